@@ -1,0 +1,1 @@
+"""What runs on the host: it builds plans, launches them and keeps their records. Never imports torch."""

@@ -1,0 +1,424 @@
+"""Data sets as the host sees them: what dataset.yml says, which parts are there, and how a missing one is prepared.
+
+dataset.yml and prepare.py stand in the repository's datasets/<name>/. The data (raw/ lmdb/ lists/ toy/) stands in the
+folder <name>/ of the datasets root, which may be another disk; by default it is the same folder.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from runner.contract.errors import RunnerError
+from runner.contract.jsonio import sha256_of
+from runner.contract.layout import DATASET_PARTS, TOY
+from runner.contract.names import check_name, unknown
+from runner.contract.preparation import (
+    DATASET_VARIABLE,
+    LISTS,
+    NEEDS_RAW,
+    RAW,
+    RAW_TARGET,
+    RAW_VARIABLE,
+    SOURCE_TARGET,
+    SOURCE_VARIABLE,
+    STAGES,
+    StagePaths,
+    dataset_target,
+    read_marker,
+    stage_inputs,
+)
+from runner.contract.records import DataRecord
+from runner.contract.yaml12 import load_mapping, type_name
+from runner.host.data.download import Checksum, Progress, download
+from runner.host.engines.engine import Mount
+
+if TYPE_CHECKING:  # its helpers are loaded where something is hashed
+    from runner.contract.fingerprint import Fingerprint
+
+FULL = "full"
+VARIANTS = (FULL, TOY)
+KEYS = ("description", "source", "licence", "citation", "splits", "record", "image", "prepare")
+_CHECKSUMS = {"md5": 32, "sha256": 64}
+
+
+class DatasetMissing(RunnerError):
+    """A part of a data set is not there. `stage` says what a prepare launch would have to make."""
+
+    def __init__(self, message: str, *, dataset: str, variant: str, stage: str) -> None:
+        super().__init__(message)
+        self.dataset = dataset
+        self.variant = variant
+        self.stage = stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """One file as its authors offer it."""
+
+    url: str
+    checksum: Checksum
+
+    @property
+    def file_name(self) -> str:
+        """The last part of the address."""
+        return PurePosixPath(urlsplit(self.url).path).name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageChoice:
+    """Whose Python prepares a data set: a base image, or a project's image."""
+
+    base: str | None = None
+    project: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """What dataset.yml says, complete."""
+
+    name: str
+    folder: Path
+    """The folder of dataset.yml in the repository."""
+    image: ImageChoice
+    prepare: Mapping[str, tuple[str, ...]]
+    """The command of each stage, in the order in which they run."""
+    sources: tuple[SourceFile, ...] = ()
+    description: str = ""
+    licence: str = ""
+    citation: str = ""
+    splits: Mapping[str, str] = field(default_factory=dict)
+    record: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that can be prepared, in the order in which they run."""
+        return tuple(self.prepare)
+
+    @property
+    def code(self) -> Path:
+        """What makes the stages."""
+        return self.folder / "prepare.py"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedDataset:
+    """The parts of one variant, as they are on this machine."""
+
+    name: str
+    variant: str
+    parts: Mapping[str, Path]
+    """Part → folder, absolute, symlinks resolved."""
+    submounts: tuple[Mount, ...] = ()
+    """Other file systems mounted below a part. A bind takes them along writable, so each is mounted again read-only."""
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        """Each part by itself, read-only."""
+        target = dataset_target(self.name)
+        return tuple(Mount(source=path, target=target / part) for part, path in self.parts.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareRequest:
+    """What a prepare launch of one stage needs."""
+
+    dataset: str
+    stage: str
+    argv: tuple[str, ...]
+    image: ImageChoice
+    mounts: tuple[Mount, ...]
+    """The data set's folder, writable; where the stage needs them, raw and the source, read-only."""
+    environment: Mapping[str, str]
+    network: bool
+    """For raw alone, and there only if the host could not bring the source."""
+
+
+# ---------------------------------------------------------------------------------------------------------- dataset.yml
+
+
+def dataset_names(root: Path) -> list[str]:
+    """The data sets of the repository at `root`: the folders of datasets/ that have a dataset.yml."""
+    return sorted(path.parent.name for path in (root / "datasets").glob("*/dataset.yml"))
+
+
+def load_dataset(root: Path, name: str) -> DatasetInfo:
+    """The data set `name` of the repository at `root`.
+
+    Raises:
+        RunnerError: there is none of that name (the nearest and the list are given), or its dataset.yml cannot be used
+            (all problems in one line).
+    """
+    check_name("DATASET", name)
+    path = root / "datasets" / name / "dataset.yml"
+    if not path.is_file():
+        raise unknown("DATASET", name, dataset_names(root))
+    raw = load_mapping(path)
+    problems = [f"unknown key {key!r} (known: {', '.join(KEYS)})" for key in raw if key not in KEYS]
+    info = DatasetInfo(
+        name=name,
+        folder=path.parent,
+        image=_image(raw.get("image"), problems),
+        prepare=_prepare(raw.get("prepare"), problems),
+        sources=_sources(raw.get("source"), problems),
+        splits=_texts("splits", raw.get("splits"), problems),
+        record=_texts("record", raw.get("record"), problems),
+        **{key: _text(key, raw.get(key), problems) for key in ("description", "licence", "citation")},
+    )
+    if problems:
+        raise RunnerError(f"{path}: {'; '.join(problems)}")
+    return info
+
+
+def _text(key: str, value: Any, problems: list[str]) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    problems.append(f"{key}: found {type_name(value)}, expected text")
+    return ""
+
+
+def _texts(key: str, value: Any, problems: list[str]) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        problems.append(f"{key}: found {type_name(value)}, expected a mapping of names to text")
+        return {}
+    return {str(name): str(text) for name, text in value.items()}
+
+
+def _image(value: Any, problems: list[str]) -> ImageChoice:
+    if isinstance(value, dict) and len(value) == 1:
+        [(kind, name)] = value.items()
+        if kind in ("base", "project") and isinstance(name, str):
+            return ImageChoice(**{kind: name})
+    problems.append(f"image: found {value!r}, expected {{base: cpu}} or {{project: <name>}}")
+    return ImageChoice()
+
+
+def _prepare(value: Any, problems: list[str]) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, dict) or not value:
+        problems.append(f"prepare: found {type_name(value)}, expected a command for each stage of {', '.join(STAGES)}")
+        return {}
+    commands = {}
+    for stage, words in value.items():
+        if stage not in STAGES:
+            problems.append(f"prepare: unknown stage {stage!r} (known: {', '.join(STAGES)})")
+        elif not isinstance(words, list) or not words:
+            problems.append(
+                f"prepare.{stage}: found {type_name(words)}, expected a list of words such as [python, prepare.py]"
+            )
+        else:
+            commands[stage] = tuple(str(word) for word in words)
+    return commands
+
+
+def _sources(value: Any, problems: list[str]) -> tuple[SourceFile, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        problems.append(f"source: found {type_name(value)}, expected a list of {{url: …, sha256: …}}")
+        return ()
+    return tuple(file for entry in value if (file := _source(entry, problems)) is not None)
+
+
+def _source(entry: Any, problems: list[str]) -> SourceFile | None:
+    url = entry.get("url") if isinstance(entry, dict) else None
+    sums = [key for key in _CHECKSUMS if isinstance(entry, dict) and key in entry]
+    if not isinstance(url, str) or not re.match(r"https?://[^/]+/.*[^/]\Z", url):
+        problems.append(f"source: found {entry!r}, expected url: https://…/<file>")
+    elif len(sums) != 1 or set(entry) - {"url", *_CHECKSUMS}:
+        problems.append(
+            f"source: {url} has the keys {', '.join(entry)}, expected url and one of {', '.join(_CHECKSUMS)}"
+        )
+    elif not re.fullmatch(rf"[0-9a-f]{{{_CHECKSUMS[sums[0]]}}}", str(entry[sums[0]])):
+        problems.append(f"source: {sums[0]} {entry[sums[0]]!r} is not {_CHECKSUMS[sums[0]]} hexadecimal digits")
+    else:
+        return SourceFile(url=url, checksum=Checksum(sums[0], str(entry[sums[0]])))
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------ what there is
+
+
+def resolve(info: DatasetInfo, datasets_root: Path, variant: str = FULL) -> ResolvedDataset:
+    """The parts of `variant` on this machine: raw and lists (where the data set has them), lmdb if it was made.
+
+    Raises:
+        DatasetMissing: a part that is needed is not there; the text says how to get it.
+        RunnerError: no such variant, or a part that is no readable folder.
+    """
+    if variant not in VARIANTS:
+        raise RunnerError(f"DATA={variant!r}: expected one of {', '.join(VARIANTS)}")
+    root = _variant_root(info, datasets_root, variant)
+    needed = [part for part in DATASET_PARTS if part == RAW or (part == LISTS and LISTS in info.prepare)]
+    parts = {}
+    for part in DATASET_PARTS:
+        path = root / part
+        if os.path.lexists(path):
+            parts[part] = _real_folder(path)
+        elif part in needed:
+            stage = TOY if variant == TOY else part
+            command = f"make dataset DATASET={info.name}" + (f" STAGE={TOY}" if variant == TOY else "")
+            message = f"data set {info.name}: {path} is not there; make it with `{command}`"
+            raise DatasetMissing(message, dataset=info.name, variant=variant, stage=stage)
+    return ResolvedDataset(name=info.name, variant=variant, parts=parts, submounts=_submounts(info.name, parts))
+
+
+def is_missing(info: DatasetInfo, datasets_root: Path, variant: str) -> bool:
+    """Whether `resolve` would raise DatasetMissing."""
+    try:
+        resolve(info, datasets_root, variant)
+    except DatasetMissing:
+        return True
+    return False
+
+
+def is_complete(info: DatasetInfo, datasets_root: Path, stage: str) -> bool:
+    """Whether `stage` is there and made from what is there now, so that a prepare launch would do nothing.
+
+    A raw/ that is a symlink was put there by hand and counts as complete.
+    """
+    paths = StagePaths(datasets_root / info.name, _known_stage(info, stage))
+    if stage == RAW and paths.folder.is_symlink():
+        return paths.folder.is_dir()
+    if not paths.folder.is_dir():
+        return False
+    marker = read_marker(paths.marker)
+    raw = StagePaths(paths.root, RAW).folder
+    return marker is not None and marker.inputs == stage_inputs(stage, info.code, raw)
+
+
+def data_record(resolved: ResolvedDataset, cache: Path | None = None, full: bool = False) -> DataRecord:
+    """The fingerprint of every part that a launch sees. `cache` names a folder; `full` reads every file again."""
+    return record_of(resolved, fingerprints(resolved, cache, full))
+
+
+def fingerprints(resolved: ResolvedDataset, cache: Path | None = None, full: bool = False) -> "dict[str, Fingerprint]":
+    """The fingerprint of each part, with the list of its files."""
+    from runner.contract.fingerprint import fingerprint
+
+    return {part: fingerprint(path, cache=cache, full=full) for part, path in resolved.parts.items()}
+
+
+def record_of(resolved: ResolvedDataset, prints: "Mapping[str, Fingerprint]") -> DataRecord:
+    """The record of one variant from the fingerprints of its parts."""
+    parts = {part: found.sha256 for part, found in prints.items()}
+    return DataRecord(
+        name=resolved.name,
+        variant=resolved.variant,
+        fingerprint=sha256_of(parts),
+        parts=parts,
+        files=sum(found.files for found in prints.values()),
+        bytes=sum(found.bytes for found in prints.values()),
+        cached=sum(found.cached for found in prints.values()),
+    )
+
+
+def resolve_at(root: Path, name: str, variant: str, parts: Iterable[str]) -> ResolvedDataset:
+    """These parts of the folder `root`, to be seen inside as those of data set `name`.
+
+    Raises:
+        RunnerError: one of them is not there.
+    """
+    found = {part: _real_folder(root / part) for part in parts}
+    return ResolvedDataset(name=name, variant=variant, parts=found, submounts=_submounts(name, found))
+
+
+def _variant_root(info: DatasetInfo, datasets_root: Path, variant: str) -> Path:
+    return datasets_root / info.name / TOY if variant == TOY else datasets_root / info.name
+
+
+def _real_folder(path: Path) -> Path:
+    real = Path(os.path.realpath(path))
+    link = f" (a symlink to {real})" if path.is_symlink() or real != path else ""
+    if not real.is_dir():
+        found = "something that is no folder" if real.exists() else "nothing"
+        raise RunnerError(f"{path}{link}: found {found}, expected a folder of data; mend the link or remove it")
+    if not os.access(real, os.R_OK | os.X_OK):
+        raise RunnerError(f"{path}{link}: may not be read by you; ask its owner for read access")
+    return real
+
+
+def _submounts(name: str, parts: Mapping[str, Path]) -> tuple[Mount, ...]:
+    points = mount_points()
+    return tuple(
+        Mount(source=point, target=dataset_target(name) / part / point.relative_to(path))
+        for part, path in parts.items()
+        for point in points
+        if path in point.parents
+    )
+
+
+def mount_points(table: Path = Path("/proc/self/mountinfo")) -> tuple[Path, ...]:
+    """Where file systems are mounted on this machine; () where the kernel keeps no such table."""
+    if not table.exists():
+        return ()
+    escaped = (line.split()[4] for line in table.read_text(errors="surrogateescape").splitlines())
+    return tuple(sorted({Path(re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), point)) for point in escaped}))
+
+
+# ---------------------------------------------------------------------------------------------------------- preparing
+
+
+def fetch_sources(info: DatasetInfo, cache_root: Path, progress: Progress = lambda have, total: None) -> Path:
+    """The data set's source, downloaded on the host with its checksum: the file, or the folder if there are several.
+
+    Proxies and certificate authorities then work as the user has set them up, and nothing of them enters a container.
+
+    Raises:
+        RunnerError: the data set names no source, or it cannot be fetched.
+    """
+    if not info.sources:
+        raise RunnerError(
+            f"data set {info.name}: dataset.yml names no source; give a folder or an archive with SOURCE="
+        )
+    folder = cache_root / "downloads" / info.name
+    files = [download(f.url, folder / f.file_name, checksum=f.checksum, progress=progress) for f in info.sources]
+    return files[0] if len(files) == 1 else folder
+
+
+def prepare_request(info: DatasetInfo, datasets_root: Path, stage: str, source: Path | None = None) -> PrepareRequest:
+    """What a prepare launch of `stage` needs. Pure but for looking: the data set's folder must be there when it starts.
+
+    Raises:
+        RunnerError: the data set has no such stage, `source` is not there, or raw has no source.
+        DatasetMissing: the stage is made from raw, which is not there.
+    """
+    root, target = datasets_root / info.name, dataset_target(info.name)
+    mounts = [Mount(source=Path(os.path.realpath(root)), target=target, read_only=False)]
+    environment = {DATASET_VARIABLE: str(target)}
+    _known_stage(info, stage)
+    if stage in NEEDS_RAW:
+        raw = StagePaths(root, RAW).folder
+        if not os.path.lexists(raw):
+            message = (
+                f"data set {info.name}: {raw} is not there; {stage} is made from it: `make dataset DATASET={info.name}`"
+            )
+            raise DatasetMissing(message, dataset=info.name, variant=FULL, stage=RAW)
+        mounts.append(Mount(source=_real_folder(raw), target=RAW_TARGET))
+        environment[RAW_VARIABLE] = str(RAW_TARGET)
+    if stage == RAW and source is not None:
+        if not source.exists():
+            raise RunnerError(
+                f"SOURCE={str(source)!r}: not there; expected a folder or an archive with the data set's files"
+            )
+        mounts.append(Mount(source=Path(os.path.realpath(source)), target=SOURCE_TARGET))
+        environment[SOURCE_VARIABLE] = str(SOURCE_TARGET)
+    return PrepareRequest(
+        dataset=info.name,
+        stage=stage,
+        argv=info.prepare[stage],
+        image=info.image,
+        mounts=tuple(mounts),
+        environment=environment,
+        network=stage == RAW and source is None,
+    )
+
+
+def _known_stage(info: DatasetInfo, stage: str) -> str:
+    if stage not in info.prepare:
+        raise unknown("STAGE", stage, info.prepare)
+    return stage

@@ -1,0 +1,84 @@
+"""The data of a launch: the variants that its config names, as mounts and as records. A missing toy set is made."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.contract.jsonio import sha256_of
+from runner.contract.layout import TOY
+from runner.contract.records import DataRecord
+from runner.host.data import datasets
+from runner.host.engines.engine import Engine, Mount
+from runner.host.house import House
+from runner.host.launch.gather import Resolved
+from runner.host.launch.plan import Caller
+
+if TYPE_CHECKING:
+    from runner.contract.fingerprint import Fingerprint
+
+LISTINGS = "data"
+"""Folder of inputs/ that holds the lists of files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeenData:
+    """What a launch sees of its data sets."""
+
+    records: tuple[DataRecord, ...]
+    mounts: tuple[Mount, ...]
+    inputs: Mapping[str, Path] = field(default_factory=dict)
+    """The list of every part's files for inputs/: what tells later which file changed."""
+
+
+def data_of(
+    house: House,
+    engine: Engine,
+    resolved: Resolved,
+    caller: Caller,
+    say: Callable[[str], None],
+    *,
+    dry_run: bool,
+    full: bool = False,
+) -> SeenData:
+    """Resolve and fingerprint the data set that the config names; with `full` every byte is read again.
+
+    Raises:
+        RunnerError: it is unknown, or not there and no toy set that code can make; the text says how to get it.
+    """
+    if resolved.dataset is None:
+        return SeenData(records=(), mounts=())
+    variant = resolved.values["data"]
+    info = datasets.load_dataset(house.root, resolved.dataset)
+    if variant == TOY and not dry_run and not datasets.is_complete(info, house.datasets, TOY):
+        from runner.host.verbs.prepare import prepare_stage  # prepare launches, and so imports what launches need
+
+        prepare_stage(house, engine, info, TOY, None, caller, say)
+    if dry_run and datasets.is_missing(info, house.datasets, variant):
+        say(f"note: data set {info.name} ({variant}) is not there yet; its mounts are left out of this plan")
+        return SeenData(records=(), mounts=())
+    found = datasets.resolve(info, house.datasets, variant)
+    return seen(found, None if dry_run else house.cache, full=full)
+
+
+def seen(found: datasets.ResolvedDataset, cache: Path | None, *, full: bool = False) -> SeenData:
+    """One variant as a launch sees it. Without a cache nothing is remembered and no list is kept (a dry run)."""
+    prints = datasets.fingerprints(found, cache, full)
+    kept = {} if cache is None else {listing_name(found.name, part): _listing(p, cache) for part, p in prints.items()}
+    return SeenData(records=(datasets.record_of(found, prints),), mounts=(*found.mounts, *found.submounts), inputs=kept)
+
+
+def listing_name(name: str, part: str) -> str:
+    """Where the list of a part's files lies in a run's inputs/."""
+    return f"{LISTINGS}/{name}.{part}.tsv.gz"
+
+
+def _listing(found: "Fingerprint", cache: Path) -> Path:
+    """The list of a part's files, written once for equal data; runs link it."""
+    from runner.contract.listing import write_listing
+
+    path = cache / "listings" / f"{sha256_of([found.sha256, found.modes_sha256])}.tsv.gz"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_listing(path, found.listing)
+    return path

@@ -1,0 +1,1 @@
+"""The heart: facts become a plan, a plan becomes an outcome."""

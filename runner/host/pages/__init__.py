@@ -1,0 +1,1 @@
+"""What people see: tables, pages and curves, as text and pictures."""

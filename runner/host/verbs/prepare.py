@@ -1,0 +1,155 @@
+"""`dataset`: each stage of a data set is a launch of kind `prepare`, recorded under outputs/datasets/<name>/prepare/."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from runner.contract import layout
+from runner.contract.errors import RunnerError
+from runner.contract.layout import OutputPaths
+from runner.contract.preparation import RAW
+from runner.contract.records import State
+from runner.host.data import datasets
+from runner.host.data.datasets import DatasetInfo
+from runner.host.data.download import Progress
+from runner.host.engines.engine import Engine
+from runner.host.house import House, shared_folder
+from runner.host.images import environments
+from runner.host.launch import gather, launcher
+from runner.host.launch.gather import Resolved, Say
+from runner.host.launch.plan import Caller, Facts, LaunchPlan, Place, plan_launch
+from runner.host.launch.states import output_container
+from runner.host.machine import this_machine
+from runner.host.source import code as sources
+
+PROJECT = "datasets"
+"""Stands where a project's name stands, in the outputs root and in the record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareRequest:
+    """What `make dataset` was asked for."""
+
+    dataset: str
+    source: str | None = None
+    stage: str | None = None
+
+
+def prepare_dataset(house: House, engine: Engine, request: PrepareRequest, caller: Caller, say: Say) -> list[Path]:
+    """Prepare the stages asked for, in their order, and return their folders. A complete stage is kept as it is.
+
+    Raises:
+        RunnerError: unknown data set or stage; a source that is not there or not right; nothing half-made stays.
+    """
+    info = datasets.load_dataset(house.root, request.dataset)
+    stages = info.stages if request.stage is None else (request.stage,)
+    if request.source is not None and RAW not in stages:
+        raise RunnerError(f"SOURCE= is what {RAW} is taken from; STAGE={request.stage} takes none, leave it out")
+    source = None if request.source is None else Path(request.source).expanduser().absolute()
+    for stage in stages:
+        prepare_stage(house, engine, info, stage, source if stage == RAW else None, caller, say)
+    return [house.datasets / info.name / stage for stage in stages]
+
+
+def prepare_stage(
+    house: House, engine: Engine, info: DatasetInfo, stage: str, source: Path | None, caller: Caller, say: Say
+) -> None:
+    """Make one stage unless it is complete. Raw without a SOURCE is downloaded here, on the host, with its checksum.
+
+    Raises:
+        RunnerError: the launch failed; its folder is named.
+        KeyboardInterrupt: it was asked to stop.
+    """
+    if source is None and datasets.is_complete(info, house.datasets, stage):
+        say(f"{info.name}: {stage} is complete")
+        return
+    if stage == RAW and source is None and info.sources:
+        source = datasets.fetch_sources(info, house.cache, _progress(info.name, say))
+    plan = plan_prepare(house, engine, info, stage, source, caller, say)
+    shared_folder(house.datasets, house.datasets / info.name)
+    outcome = launcher.launch(plan, engine, say)
+    if outcome.state is State.INTERRUPTED:  # by us: whoever waits for the data was interrupted too
+        raise KeyboardInterrupt
+    if outcome.state is not State.COMPLETED:
+        why = outcome.last_lines[-1] if outcome.last_lines else "see its log"
+        raise RunnerError(
+            f"{info.name}: {stage} was not made: {why.removeprefix('error: ')} (record: {plan.place.folder})"
+        )
+
+
+def plan_prepare(
+    house: House, engine: Engine, info: DatasetInfo, stage: str, source: Path | None, caller: Caller, say: Say
+) -> LaunchPlan:
+    """The launch that makes one stage: only the data set's folder is writable, and only raw may use the network."""
+    request = datasets.prepare_request(info, house.datasets, stage, source)
+    code = sources.code_of(house, None)
+    environment = environments.environment_of_choice(house, engine, info.image, say)
+    resolved = _no_config()
+    folder, created = _claim(house, info.name, stage)
+    return plan_launch(
+        Facts(
+            kind="prepare",
+            container=output_container(f"prepare-{info.name}", folder.name),
+            run=f"prepare-{info.name}",
+            attempt=1,
+            number=None,
+            created=created,
+            project=PROJECT,
+            dataset=info.name,
+            tag=stage,
+            mode="prod",
+            experiment=None,
+            overrides=(),
+            config=resolved.values,
+            config_sha256=resolved.sha256,
+            config_yaml=resolved.yaml,
+            command=request.argv,
+            place=Place(
+                folder=folder, launch=OutputPaths(folder).launch, target=layout.OUTPUT_DIR, whole_writable=True
+            ),
+            root=house.outputs,
+            source=code.record,
+            workspace=code.workspace,
+            image=environment.record,
+            image_reference=environment.reference,
+            data=(),
+            mounts=request.mounts,
+            engine=engine.identity(),
+            machine=this_machine(),
+            gpus=(),
+            caller=caller,
+            passed_environment={},
+            environment={"OUTPUT_DIR": str(layout.OUTPUT_DIR), **request.environment},
+            network=request.network,
+            supervisor_sha256=gather.supervisor_sha256(),
+        )
+    )
+
+
+def _no_config() -> Resolved:
+    """The built-in keys alone: a stage is made the same way for every run."""
+    from runner.contract import config as configs
+
+    return gather.settle(configs.snapshot(configs.with_values(configs.resolve({}, {}), {"gpu": False})))
+
+
+def _claim(house: House, name: str, stage: str) -> tuple[Path, str]:
+    now = datetime.now(UTC)
+    parent = shared_folder(house.outputs, house.outputs / PROJECT / name / "prepare")
+    folder = gather.first_free(parent, f"{stage}_{now:%Y_%m_%d_%H_%M_%S}", "OUTPUTS_ROOT")
+    return folder, now.isoformat(timespec="milliseconds")
+
+
+def _progress(name: str, say: Say) -> Progress:
+    """Report a download at every tenth of it."""
+    tenths = -1
+
+    def report(have: int, total: int | None) -> None:
+        nonlocal tenths
+        now = have * 10 // total if total else have // 50_000_000
+        if now > tenths:
+            tenths = now
+            of = f" of {total / 1e6:.0f}" if total else ""
+            say(f"{name}: downloaded {have / 1e6:.0f}{of} MB")
+
+    return report

@@ -1,0 +1,1 @@
+"""Is it the same? Two runs compared level by level, and what changed between them."""

@@ -1,0 +1,309 @@
+"""Whether a run is the same as another: two run folders in, a verdict out, level by level. No torch, nothing written.
+
+inputs       the same source, config, packages, data, threads and variables
+metrics      every logged value of every step is equal; only their times differ
+checkpoints  besides, every checkpoint that both have at a step is bit-identical
+tolerance    every curve stays within a tolerance that is said
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from runner.contract import checkpoints
+from runner.contract.errors import RunnerError
+from runner.contract.jsonio import file_sha256
+from runner.contract.layout import RunPaths
+from runner.host.pages.curves import (
+    NOISE,
+    RELATIVE,
+    SHARE,
+    Compared,
+    Curves,
+    Divergence,
+    compare_curves,
+    read_curves,
+    within_tolerance,
+)
+from runner.host.verdict.changes import Change, Effect, what_changed
+from runner.host.verdict.run_facts import RunFacts, facts_of
+
+SCHEMA_VERSION = 1
+LOGGING_KEYS = ("print_iterations", "val_iterations", "val_epochs", "write_file")
+"""Config keys that say at which steps lines are written; runs in which they differ are compared where both have a point."""
+
+
+class Level(StrEnum):
+    """What can be asked of a reproduction."""
+
+    INPUTS = "inputs"
+    METRICS = "metrics"
+    CHECKPOINTS = "checkpoints"
+    TOLERANCE = "tolerance"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What was asked for, or chosen because nobody asked."""
+
+    level: Level
+    relative: float | None = None
+    """LEVEL=tolerance:<relative>."""
+    because: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """One level."""
+
+    level: Level
+    holds: bool | None
+    """None: there is nothing to compare, so nobody can say."""
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What came of comparing two runs."""
+
+    first: str
+    second: str
+    asked: Asked
+    holds: bool
+    """Whether the asked level does."""
+    levels: tuple[Held, ...]
+    divergence: Divergence | None
+    changes: tuple[Change, ...]
+    conclusion: str
+    """One line: identical; or the cause, or what kind of surprise it is."""
+
+
+def parse_level(text: str | None) -> tuple[Level, float | None] | None:
+    """LEVEL= as typed: a level, or tolerance:<relative>; None where it was not given.
+
+    Raises:
+        RunnerError: it is no level.
+    """
+    if text is None:
+        return None
+    name, colon, number = text.partition(":")
+    try:
+        relative = float(number) if colon else None
+        level = Level(name)
+        if relative is not None and (level is not Level.TOLERANCE or not 0 < relative < float("inf")):
+            raise ValueError
+    except ValueError:
+        raise RunnerError(
+            f"LEVEL={text!r}: expected one of {', '.join(Level)}, or tolerance:<relative> such as tolerance:0.01"
+        ) from None
+    return level, relative
+
+
+def judge(first: RunPaths, second: RunPaths, cache: Path, *, level: str | None = None) -> Verdict:
+    """Compare the run `second` with the run `first`. Nothing but the cache is written to.
+
+    Raises:
+        RunnerError: `level` is none; a record that is missing or damaged.
+    """
+    given = parse_level(level)
+    a, b = facts_of(first), facts_of(second)
+    changes = what_changed(a, b, cache)
+    numbers = read_curves(first.metrics), read_curves(second.metrics)
+    end = None if a.completed else last_step(numbers[0])
+    compared = compare_curves(*numbers, up_to=end, common=logged_otherwise(changes))
+    states = compare_states(first, second)
+    asked = (
+        choose(a, b, changes, compared, states)
+        if given is None
+        else Asked(level=given[0], relative=given[1], because="asked for")
+    )
+    levels = (
+        _inputs(changes),
+        _metrics(a, b, compared, end),
+        _checkpoints(states, compared.divergence),
+        _tolerance(numbers, asked.relative, end),
+    )
+    held = next(item for item in levels if item.level is asked.level)
+    ended_well = b.completed or not a.completed
+    return Verdict(
+        first=a.name,
+        second=b.name,
+        asked=asked,
+        holds=held.holds is True and (ended_well or asked.level is Level.INPUTS),
+        levels=levels,
+        divergence=compared.divergence,
+        changes=changes,
+        conclusion=conclude(a, b, levels, changes),
+    )
+
+
+def choose(a: RunFacts, b: RunFacts, changes: Sequence[Change], compared: Compared, states: "States") -> Asked:
+    """The level to hold a reproduction against: bit-identical where nothing stands against it."""
+    against = reasons_for_tolerance(a, b, changes)
+    if against:
+        return Asked(level=Level.TOLERANCE, because=f"not bit-identical, since {'; '.join(against)}")
+    same = "vector width, threads and engine are the same"
+    if states.same or states.other:
+        return Asked(level=Level.CHECKPOINTS, because=f"bit-identical, since {same}")
+    if compared.points or compared.divergence is not None:
+        return Asked(level=Level.METRICS, because=f"{same}, and the runs have no checkpoint at a common step")
+    return Asked(level=Level.INPUTS, because="the runs logged no metric and have no checkpoint at a common step")
+
+
+def reasons_for_tolerance(a: RunFacts, b: RunFacts, changes: Sequence[Change]) -> list[str]:
+    """Why equal inputs need not give equal bits here."""
+    named = {"machine.vector width", "limits.threads", "engine.kind", "machine.GPUs", "machine.driver"}
+    found = [
+        f"{change.name} was {change.first} and is {change.second}"
+        for change in changes
+        if f"{change.group}.{change.name}" in named and change.effect is Effect.NUMERICS
+    ]
+    if (a.gpu or b.gpu) and a.config.get("deterministic") is not True:
+        found.append("a GPU computed it without deterministic: true")
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------- levels
+
+
+def _inputs(changes: Sequence[Change]) -> Held:
+    differing = [change for change in changes if change.is_input]
+    if not differing:
+        return Held(level=Level.INPUTS, holds=True, text="source, config, packages, data, threads, variables")
+    names = ", ".join(dict.fromkeys(f"{change.group} {change.name}" for change in differing[:4]))
+    more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
+    return Held(level=Level.INPUTS, holds=False, text=f"differ: {names}{more}")
+
+
+def _metrics(a: RunFacts, b: RunFacts, compared: Compared, end: int | None) -> Held:
+    until = "" if end is None else f" up to step {end}, where {a.name} ended"
+    if compared.divergence is not None:
+        return Held(level=Level.METRICS, holds=False, text=diverged(compared.divergence))
+    if compared.points == 0:
+        return Held(level=Level.METRICS, holds=None, text="no metric was logged")
+    if a.completed and not b.completed:
+        state = b.outcome.state if b.outcome is not None else "not ended"
+        return Held(level=Level.METRICS, holds=False, text=f"equal as far as it went, but {b.name} is {state}")
+    return Held(level=Level.METRICS, holds=True, text=f"{compared.points} lines equal but for their times{until}")
+
+
+def diverged(found: Divergence) -> str:
+    """The first value that differs, in words."""
+    where = f"step {found.step}" + (f", {found.split}" if found.split else "")
+    return f"diverged at {where}: {found.key} {_value(found.first)} and {_value(found.second)}"
+
+
+def _value(value: Any) -> str:
+    return "not logged" if value is None else repr(value)[:60]
+
+
+@dataclass(frozen=True, kw_only=True)
+class States:
+    """Checkpoints of both runs at the same steps."""
+
+    same: tuple[int, ...] = ()
+    other: tuple[int, ...] = ()
+    by: str = "state_sha256"
+    """What was compared."""
+
+
+def compare_states(first: RunPaths, second: RunPaths) -> States:
+    """Compare the checkpoints that both runs have at a step: by the hash of their contents where both know it, else by the
+    bytes of the files (some frameworks write a name or a time into them, so that equal states may differ there)."""
+    a, b = _states(first), _states(second)
+    same: list[int] = []
+    other: list[int] = []
+    by = "state_sha256"
+    for step in sorted(a.keys() & b.keys()):
+        hashes = [facts.get("state_sha256") for _, facts in (a[step], b[step])]
+        if None in hashes:
+            by, hashes = "the files' sha256", [facts.get("sha256") or file_sha256(p) for p, facts in (a[step], b[step])]
+        (same if hashes[0] == hashes[1] else other).append(step)
+    return States(same=tuple(same), other=tuple(other), by=by)
+
+
+def _states(run: RunPaths) -> dict[int, tuple[Path, Mapping[str, Any]]]:
+    """Step → checkpoint and sidecar."""
+    found = {}
+    for sidecar in sorted(run.checkpoints.glob("*.json")):
+        facts = checkpoints.facts(sidecar)
+        step = facts.get("step")
+        files = [path for path in sidecar.parent.glob(f"{sidecar.stem}.*") if path.suffix not in (".json", ".tmp")]
+        if isinstance(step, int) and files:
+            found[step] = (files[0], facts)
+    return found
+
+
+def _checkpoints(states: States, divergence: Divergence | None) -> Held:
+    steps = f"step{'s' if len(states.same) > 1 else ''} {', '.join(map(str, states.same[-6:]))}"
+    if states.other:
+        text = f"differ at step {states.other[0]} (by {states.by})" + (f"; equal at {steps}" if states.same else "")
+        return Held(level=Level.CHECKPOINTS, holds=False, text=text)
+    if not states.same:
+        return Held(level=Level.CHECKPOINTS, holds=None, text="no checkpoint at a common step")
+    if divergence is not None:
+        return Held(level=Level.CHECKPOINTS, holds=False, text=f"equal at {steps}, but the metrics differ")
+    return Held(level=Level.CHECKPOINTS, holds=True, text=f"bit-identical at {steps} (by {states.by})")
+
+
+def _tolerance(numbers: tuple[Curves, Curves], relative: float | None, end: int | None) -> Held:
+    rule = (
+        f"{relative:g} of the value"
+        if relative is not None
+        else f"{RELATIVE:g} of the value, or {NOISE:g} x the curve's own median change from value to value in the first run"
+    )
+    if numbers[0].bytes and numbers[0].bytes == numbers[1].bytes:
+        return Held(level=Level.TOLERANCE, holds=True, text="no difference at all")
+    curves = within_tolerance(*numbers, relative=relative, up_to=end)
+    if not curves:
+        return Held(level=Level.TOLERANCE, holds=None, text="no curve that both runs have")
+    worst = min(curves, key=lambda curve: (curve.holds, curve.tolerance - curve.largest))
+    name = f"{worst.split} {worst.key}".strip()
+    seen = f"largest difference {worst.largest:.3g} against {worst.tolerance:.3g} allowed, {name} at step {worst.step}"
+    text = f"{SHARE:.0%} of each curve's points within {rule}: {seen}"
+    return Held(level=Level.TOLERANCE, holds=all(curve.holds for curve in curves), text=text)
+
+
+def logged_otherwise(changes: Sequence[Change]) -> bool:
+    """Whether the runs were told to write their lines at different steps."""
+    return any(change.group == "config" and change.name in LOGGING_KEYS for change in changes)
+
+
+def last_step(curves: Curves) -> int:
+    """The last step that has a line; 0 where there is none."""
+    return max((step for step, _ in curves.points), default=0)
+
+
+# --------------------------------------------------------------------------------------------------------- conclusion
+
+
+def conclude(a: RunFacts, b: RunFacts, levels: Sequence[Held], changes: Sequence[Change]) -> str:
+    """What it comes to: expected non-determinism told apart from a cause, and both from a surprise."""
+    held = {item.level: item.holds for item in levels}
+    if False not in (held[Level.METRICS], held[Level.CHECKPOINTS]):
+        if True not in (held[Level.METRICS], held[Level.CHECKPOINTS]):
+            return "nothing to compare"
+        inputs = next((change for change in changes if change.is_input), None)
+        return "the same run" if inputs is None else f"the same results, although {inputs.group} {inputs.name} differs"
+    causes = [change for change in changes if change.effect in (Effect.DECIDES, Effect.MAY)]
+    if causes:
+        return f"most likely because of {causes[0].group} {causes[0].name} ({causes[0].effect})"
+    rounding = [change for change in changes if change.effect is Effect.NUMERICS]
+    if rounding:
+        first = rounding[0]
+        return f"expected: {first.group} {first.name} was {first.first} and is {first.second}, which changes the last digits"
+    if (a.gpu or b.gpu) and a.config.get("deterministic") is not True:
+        return "expected: a GPU computes it in no fixed order without deterministic: true"
+    if a.completed and not b.completed:
+        return f"{b.name} did not come to its end; its log says why"
+    return (
+        "a surprise: nothing that is recorded changed; look for random numbers without a seed, the clock, the order of "
+        "a set or of files, or threads that race in the project's code"
+    )
+
+
+def to_json(verdict: Verdict) -> dict[str, Any]:
+    """The verdict as plain JSON values."""
+    return {"schema_version": SCHEMA_VERSION, **asdict(verdict)}
