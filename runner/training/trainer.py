@@ -1,0 +1,470 @@
+"""The training loop, written once. A project inherits from `Trainer` and writes its data, model, loss and metrics."""
+
+import contextlib
+import time
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+
+from runner.contract.config import snapshot, unread
+from runner.contract.errors import RunnerError
+from runner.training import text
+from runner.training.aside import Aside
+from runner.training.checkpoints import CheckpointStore
+from runner.training.data import Batch, Feed, Fetched, make_feed
+from runner.training.distributed import SharedStop
+from runner.training.hooks import Hooks, check_set, check_written
+from runner.training.interrupts import Interrupted, Interrupts
+from runner.training.logger import Logger, hyperparameter_lines, stack_lines
+from runner.training.metrics import check_metrics, scores_of
+from runner.training.monitor import Monitor, Schedule
+from runner.training.placement import place
+from runner.training.pretrained import start_from
+from runner.training.profiling import Profile
+from runner.training.progress import Progress
+from runner.training.saver import Saver
+from runner.training.seeding import derive_seed, restore_rng, rng_state, seed_everything
+from runner.training.session import Session, Tee, read_config
+from runner.training.settings import Settings
+from runner.training.spec import print_model_spec
+from runner.training.split import evaluate_split
+from runner.training.trainer_state import facts_of, save_not_finite, state_of
+from runner.training.transfer import Prefetcher
+from runner.training.update import Update
+from runner.training.watch import Clock, LossWatch, NotFinite
+
+_TRAIN = 1
+"""The stream of random numbers that the training data use."""
+
+
+class Trainer(Hooks):
+    """Everything about training that is not research.
+
+    The loop, as it runs:
+
+        create_data, create_model, create_loss, create_optimiser, create_scheduler, create_metrics
+        while step < n_iterations:
+            step += 1
+            batch = preprocess_batch(the next batch)          seeded by (seed, epoch, batch)
+            loss = forward_loss(batch, forward_model(batch))
+            zero_grad, backward, optimiser step, scheduler step
+            every metric_iterations:  update_metrics(train_metrics, batch, output)
+            every vis_iterations:     visualise(batch, output, 'train')
+            every print_iterations:   log the loss
+            every val_iterations:     validate: val loss, scores, best, patience
+            every checkpoint_iterations, and when the score is the best: save
+        evaluate the best checkpoint on the test set, if there is one; summary
+    """
+
+    def __init__(self, config: Any, *, session: Session | None = None) -> None:
+        check_written(self, Trainer)
+        self.config = read_config(config)
+        self.settings = settings = Settings.from_config(self.config)
+        self.device, self.processes = place(self.config, settings)
+        self.session = session or Session.of_launch_or_new(self.config, first=self.processes.first)
+        self.session_name = self.session.name
+        self.logger = self._make_logger(None)
+        self.progress = Progress()
+        self.monitor = Monitor(name=settings.score, direction=settings.score_direction, patience=settings.patience)
+        self.global_step = 0
+        self.clock = Clock()
+        self.elapsed_s = 0.0
+        """Seconds that earlier attempts took."""
+        self.registered: dict[str, Any] = {}
+        self.aside = Aside()
+        self.interrupts = Interrupts()
+        seed_everything(self.config.seed, deterministic=settings.deterministic)
+        self._create()
+        self._assemble()
+
+    @property
+    def tensorboard(self) -> Any:
+        """torch's SummaryWriter interface; `train/…` goes to tensorboard/train, `val/…` to tensorboard/val."""
+        return self.logger.board
+
+    @property
+    def best_score(self) -> float:
+        """The best score so far; -inf (inf, where less is better) before the first."""
+        return self.monitor.best_score
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the batch that was read last, counted from 1."""
+        return (self.epoch_before if self._fetched is None else self._fetched.epoch) + 1
+
+    def register_state(self, name: str, thing: Any) -> None:
+        """Save and restore `thing` (it has state_dict and load_state_dict) with the rest."""
+        self.registered[name] = thing
+
+    # Creation --------------------------------------------------------------------------------------------------------
+
+    def _create(self) -> None:
+        self.create_data()
+        check_set(self, "create_data", "train_dataloader", "val_dataloader")
+        self.create_model()
+        check_set(self, "create_model", "model")
+        if self.processes.first:
+            print_model_spec(self.model)
+        self.model.to(self.device, **({"memory_format": torch.channels_last} if self.settings.channels_last else {}))
+        if self.settings.compile:
+            self.model.compile()
+        self.create_loss()
+        check_set(self, "create_loss", "loss_fn")
+        if isinstance(self.loss_fn, nn.Module):
+            self.loss_fn.to(self.device)
+        self.create_optimiser()
+        check_set(self, "create_optimiser", "optimiser")
+        self.create_scheduler()
+        self.create_metrics()
+        check_set(self, "create_metrics", "train_metrics", "val_metrics")
+        for name in ("train_metrics", "val_metrics"):
+            check_metrics(getattr(self, name), name)
+
+    def _assemble(self) -> None:
+        """Put the machinery around what the project made."""
+        settings, processes = self.settings, self.processes
+        self.bare_model: nn.Module = self.model
+        self.update = Update(settings, self.bare_model, self.optimiser, self.device)
+        self.model = processes.wrap(self.bare_model, self.device)
+        self.feed = self._train_feed()
+        n_batches = self.feed.n_batches(0)
+        self.schedule = Schedule.of(settings, -(-n_batches // settings.accumulate) if n_batches else None)
+        self._busy_at = 1
+        self._watch = LossWatch(self.device, stop=settings.nan_policy == "stop", length=settings.print_iterations)
+        self._simple = self.update.plain and settings.accumulate == 1 and processes.world == 1
+        self._fetched: Fetched | None = None
+        self.epoch_before, self._applied = 0, True
+        self.store: CheckpointStore | None = None
+        self._saver: Saver | None = None
+        if self.session.paths is not None and processes.first:
+            folder = self.session.paths.checkpoints
+            self.store = CheckpointStore(folder, keep_last=settings.keep_last, keep_every=settings.keep_every)
+            self._saver = Saver(self.store, before_publish=self._sync_logs, on_failure=self._tell_failure)
+        if processes.rank:
+            torch.manual_seed(derive_seed(self.config.seed, processes.rank))
+
+    def _train_feed(self) -> Feed:
+        settings = self.settings
+        feed = make_feed(
+            self.train_dataloader,
+            how=settings.loader,
+            seed=derive_seed(self.config.seed, _TRAIN),
+            aside=self.aside,
+            endless=True,
+            shard=self.processes.shard,
+        )
+        if self.device.type == "cuda" and settings.prefetch:
+            return Prefetcher(feed, self.device, settings.prefetch, channels_last=settings.channels_last)
+        return feed
+
+    def _make_logger(self, purge_step: int | None) -> Logger:
+        paths, settings = self.session.paths, self.settings
+        return Logger(
+            first=self.processes.first,
+            metrics=paths.metrics if paths is not None and settings.write_file else None,
+            tensorboard=paths.tensorboard if paths is not None and settings.write_tb else None,
+            purge_step=purge_step,
+        )
+
+    # Training --------------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Train to the end, from wherever the progress stands.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came; the state after the step under way is saved.
+            RunnerError: the loss is not finite, or the last checkpoint could not be written.
+        """
+        paths = self.session.paths
+        with contextlib.ExitStack() as stack:
+            if self.session.own and paths is not None and self.processes.first:
+                stack.enter_context(Tee(paths.logs))
+            stack.enter_context(self.interrupts)
+            self._profile = stack.enter_context(
+                Profile(self.settings.profile, paths.debug if paths else None, self.logger.say)
+            )
+            stack.callback(self._close)
+            try:
+                self._begin()
+                self._loop()
+                self._finish()
+            except NotFinite as error:
+                raise RunnerError(save_not_finite(self, error)) from None
+
+    def resume(self, *, force: bool = False) -> int:
+        """Put everything back to the newest valid checkpoint of this run; the step it is from, 0 where there is none.
+
+        Raises:
+            RunnerError: the config has changed in what may not change (unless forced), or every checkpoint is damaged.
+        """
+        from runner.training.resuming import resume
+
+        return resume(self, force=force)
+
+    def rewind_logs(self, step: int) -> None:
+        """Forget what was logged after `step`."""
+        self.logger.close()
+        self.logger = self._make_logger(step + 1)
+        self.logger.rewind(step)
+
+    def _begin(self) -> None:
+        say, progress = self.logger.say, self.progress
+        say("Starting training session.." if not progress.step else f"Continuing after step {progress.step}..")
+        say(stack_lines(self.device, deterministic=self.settings.deterministic, processes=self.processes.world))
+        say(
+            f"Session: {self.session_name or 'nothing is written'}\nConfig:\n{hyperparameter_lines(snapshot(self.config))}\n"
+        )
+        if not progress.step and getattr(self.config, "init_from", None) is not None:
+            start_from(self, self.config.init_from)
+        self._stop = SharedStop(self.processes)
+        self.model.train()
+        self.global_step = progress.step
+        self._busy_at = self.schedule.next_busy(progress.step)
+        self.feed.start(progress.epoch, progress.batch)
+        if self._saver is not None:
+            self._saver.prepare(state_of(self, [rng_state(self.device)]))
+        self.clock.start(progress.step, progress.examples, self.elapsed_s)
+
+    def _loop(self) -> None:
+        progress, n_iterations = self.progress, self.schedule.n_iterations
+        if progress.step:
+            self._periodic(progress.step, resumed=True)
+        while progress.step < n_iterations and not progress.stopped_early:
+            self.global_step += 1
+            self.train_step()
+            self._complete_step()
+
+    def train_step(self) -> Any:
+        """One optimiser step, on the next batch or the next `accumulate` of them. Returns the loss."""
+        if self._simple:
+            batch = self._get_next_batch()
+            output = self.forward_model(batch)
+            loss = self.forward_loss(batch, output)
+            self._watch.see(self.global_step, loss)
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+        else:
+            batch, output, loss = self._careful_step()
+        if self.global_step >= self._busy_at:
+            self._observe(batch, output, loss)
+        return loss
+
+    def _careful_step(self) -> tuple[Batch, Any, Any]:
+        """A step with everything: accumulation, precision, clipping, moving average, several processes."""
+        update, world, step = self.update, self.processes.world, self.global_step
+        self.optimiser.zero_grad()
+        total: Any = 0.0
+        n_batches, n_examples = self._group()
+        for left in reversed(range(n_batches)):
+            batch = self._get_next_batch()
+            with self.model.no_sync() if world > 1 and left else contextlib.nullcontext():
+                with update.autocast():
+                    output = self.forward_model(batch)
+                    loss = self.forward_loss(batch, output)
+                fetched = self._fetched
+                assert fetched is not None
+                weight = fetched.n_examples * world / n_examples if n_examples else 1 / n_batches
+                if weight != 1:
+                    loss = loss * weight
+                self._watch.see(step, loss)
+                update.backward(loss)
+            total = total + loss.detach()
+            if not n_examples and fetched.last:
+                break
+        self._applied = update.apply()
+        return batch, output, total
+
+    def _group(self) -> tuple[int, int | None]:
+        """How many batches make this step, and their examples in all processes; None where a stream cannot say."""
+        progress, wanted = self.progress, self.settings.accumulate
+        n_batches = self.feed.n_batches(progress.epoch)
+        count = wanted if n_batches is None else max(1, min(wanted, n_batches - progress.batch))
+        return count, self.feed.n_examples(progress.epoch, progress.batch, count)
+
+    def _get_next_batch(self) -> Batch:
+        """The next batch, on the device; counts it and the time it took."""
+        start = time.perf_counter()
+        self._fetched = fetched = self.feed.next()
+        batch = self.preprocess_batch(fetched.batch)
+        progress = self.progress
+        progress.examples += fetched.n_examples_of_all
+        if fetched.last:
+            progress.epoch, progress.batch = fetched.epoch + 1, 0
+        else:
+            progress.batch += 1
+        self.clock.fetch_s += time.perf_counter() - start
+        return batch
+
+    def _observe(self, batch: Batch, output: Any, loss: Any) -> None:
+        """What is due on this step's batch: count it, show it, log it."""
+        step, schedule = self.global_step, self.schedule
+        with torch.no_grad():
+            if schedule.counts(step):
+                self.update_metrics(self.train_metrics, batch, output)
+            if schedule.visualises(step) and self.processes.first:
+                self.visualise(batch, output, "train")
+        if schedule.prints(step):
+            self.print_log(loss)
+
+    def print_log(self, loss: Any) -> None:
+        """Log the loss of this step."""
+        step, n_iterations, clock = self.global_step, self.schedule.n_iterations, self.clock
+        value = self.processes.mean(float(loss.detach()))
+        self._watch.check()
+        examples_per_s, fetch_s, update_s = clock.interval(step, self.progress.examples)
+        self.logger.say(
+            text.training_block(
+                step=step,
+                n_iterations=n_iterations,
+                examples_per_s=examples_per_s,
+                loss=value,
+                elapsed_s=clock.elapsed_s,
+                left_s=clock.left_s(step, n_iterations),
+                fetch_s=fetch_s,
+                update_s=update_s,
+            )
+        )
+        rate = float(self.optimiser.param_groups[0]["lr"])
+        self.logger.record(step, self.epoch, "train", {"loss": value, "learning_rate": rate})
+
+    def _complete_step(self) -> None:
+        step = self.progress.step = self.global_step
+        if self.scheduler is not None:
+            self._step_scheduler()
+        if self._profile.on:
+            self._profile.step()
+        stop = self.interrupts.requested
+        if self.processes.world > 1:
+            stop = self._stop.agreed(stop)
+        if stop is not None:
+            self._interrupt(stop)
+        if step >= self._busy_at:
+            self._periodic(step)
+            self._busy_at = self.schedule.next_busy(step)
+
+    def _step_scheduler(self) -> None:
+        due = self.settings.scheduler_unit == "step" or (self._fetched is not None and self._fetched.last)
+        if due and self._applied and not self._on_plateau:
+            self.scheduler.step()
+
+    @property
+    def _on_plateau(self) -> bool:
+        return isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+
+    def _periodic(self, step: int, *, resumed: bool = False) -> None:
+        """Validation and checkpoint, if due after `step`. After a resume, only a validation that was cut short."""
+        is_best = validated = False
+        if self.schedule.validates(step) and self.progress.validated_step != step:
+            self.validate()
+            validated, is_best = True, self.monitor.best_step == step
+            self.clock.skip(step, self.progress.examples)
+        if (
+            is_best
+            or (self.schedule.saves(step) and (validated or not resumed))
+            or (validated and self.progress.stopped_early)
+        ):
+            self.save_checkpoint()
+
+    def validate(self) -> float:
+        """Evaluate on the validation set, tell the monitor, return the score. The training's random numbers stay as they are."""
+        step, say, monitor = self.global_step, self.logger.say, self.monitor
+        say(text.heading("Validation"))
+        rng = rng_state(self.device)
+        try:
+            scores = self.processes.agree(evaluate_split(self, self.val_dataloader, self.val_metrics, "val"))
+        except Interrupted as request:
+            restore_rng(rng, self.device)
+            self._interrupt(request.number)
+        restore_rng(rng, self.device)
+        train_scores = scores_of(self.train_metrics, step)
+        self.train_metrics.reset()
+        self.progress.validated_step = step
+        score, best_before = monitor.settle(scores), monitor.best_score
+        say(f"Val loss: {scores['loss']:.4f}\n{text.heading('Metrics')}")
+        if monitor.name in train_scores:
+            say(text.score_line("Train score", train_scores[monitor.name]))
+        say(text.score_line("Val score", score))
+        self.logger.record(step, self.epoch, "train", train_scores)
+        self.logger.record(step, self.epoch, "val", scores)
+        if monitor.judge(score, step):
+            say(text.best_line(best_before, score))
+        elif monitor.patience is not None:
+            say(f"Early Stopping Counter: {monitor.n_without_better}/{monitor.patience}")
+        if self._on_plateau:
+            self.scheduler.step(score)
+        self.progress.stopped_early = monitor.hopeless and step < self.schedule.n_iterations
+        return score
+
+    def save_checkpoint(self) -> None:
+        """Save the state as it stands; returns as soon as the training may go on."""
+        rngs = self.processes.gather(rng_state(self.device))
+        if self._saver is not None and self.store is not None:
+            self._saver.save(state_of(self, rngs), facts_of(self), best_step=self.monitor.best_step)
+            self.logger.say(f"Model saved to: {self.store.path(self.progress.step)}\n{text.LINE}\n")
+
+    # The end ---------------------------------------------------------------------------------------------------------
+
+    def _interrupt(self, number: int) -> NoReturn:
+        """Save and stop, as a signal asked."""
+        self.logger.say(f"Stopping after step {self.progress.step}, as signal {number} asks..")
+        self.save_checkpoint()
+        self._wait_for_save()
+        raise Interrupted(number)
+
+    def _finish(self) -> None:
+        self._wait_for_save()
+        test = self._evaluate_best() if self.test_dataloader is not None and self.settings.final_evaluation else {}
+        say, monitor, schedule, step = self.logger.say, self.monitor, self.schedule, self.progress.step
+        cause = "complete"
+        if self.progress.stopped_early:
+            cause = f"stopped early after {monitor.n_without_better} validations without a better score"
+        say(text.heading("Summary"))
+        say(f"Steps: {schedule.in_epochs(step)} of {schedule.n_iterations}, {cause}")
+        say(f"Time: {text.duration(self.clock.elapsed_s)}, examples: {self.progress.examples}")
+        if monitor.best_step is not None:
+            say(f"Best {monitor.name}: {monitor.best_score:.4f} after step {schedule.in_epochs(monitor.best_step)}")
+        for name, value in test.items():
+            say(f"Test {name}: {value:.4f}")
+        never = unread(self.config)
+        if never:
+            say(f"Config keys that nothing read: {', '.join(never)}")
+        say(text.LINE)
+
+    def _evaluate_best(self) -> dict[str, float]:
+        """The scores of the best checkpoint on the test set; the weights are as before after."""
+        best, store = self.monitor.best_step, self.store
+        state = store.read(store.path(best)).state if store is not None and best is not None else None
+        state = self.processes.agree(state)
+        own = {name: tensor.clone() for name, tensor in self.bare_model.state_dict().items()}
+        if state is not None:
+            self.bare_model.load_state_dict(state["ema"] or state["model"])
+        metrics = self.test_metrics or self.val_metrics
+        scores = evaluate_split(self, self.test_dataloader, metrics, "test", averaged=state is None)
+        self.bare_model.load_state_dict(own)
+        self.logger.record(best or self.progress.step, self.epoch, "test", scores)
+        return scores
+
+    def _wait_for_save(self) -> None:
+        if self._saver is not None:
+            try:
+                self._saver.wait()
+            except OSError as error:
+                problem = f"{error.filename}: the last checkpoint could not be written ({error.strerror})"
+                raise RunnerError(f"{problem}; free space and resume") from None
+        self.processes.wait()
+
+    def _sync_logs(self) -> None:
+        self.logger.sync()
+
+    def _tell_failure(self, error: OSError) -> None:
+        problem = f"{error.filename}: checkpoint not written ({error.strerror})"
+        self.logger.say(f"WARNING: {problem}; going on, earlier checkpoints are untouched")
+
+    def _close(self) -> None:
+        """Whatever happened: end the workers and threads, write the rest."""
+        self.feed.close()
+        if self._saver is not None:
+            self._saver.close()
+        self.logger.close()

@@ -1,0 +1,110 @@
+"""One optimiser step: precision, accumulation, clipping, moving average."""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from runner.training.settings import Settings
+
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Update:
+    """What happens between a loss and new weights."""
+
+    def __init__(self, settings: Settings, model: nn.Module, optimiser: Any, device: torch.device) -> None:
+        self._optimiser = optimiser
+        self._clip_norm = settings.clip_norm
+        self._precision = _TYPES.get(settings.precision)
+        self._device = device
+        self.scaler = torch.amp.GradScaler(device.type) if settings.precision == "fp16" else None
+        self.ema = MovingAverage(model, settings.ema) if settings.ema is not None else None
+        self.plain = self._precision is None and self._clip_norm is None and self.ema is None
+        """Whether a step is forward, backward and the optimiser, and nothing else."""
+        self._nothing = contextlib.nullcontext()
+
+    def autocast(self) -> Any:
+        """The precision of the forward pass."""
+        if self._precision is None:
+            return self._nothing
+        return torch.autocast(self._device.type, self._precision)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add this loss to the gradients."""
+        if self.scaler is None:
+            torch.autograd.backward(loss)
+        else:
+            torch.autograd.backward(self.scaler.scale(loss))
+
+    def apply(self) -> bool:
+        """New weights from the gradients; False where a half-precision overflow made the scaler skip the step."""
+        optimiser, scaler = self._optimiser, self.scaler
+        if self.plain:
+            optimiser.step()
+            return True
+        if self._clip_norm is not None:
+            if scaler is not None:
+                scaler.unscale_(optimiser)
+            parameters = (p for group in optimiser.param_groups for p in group["params"])
+            nn.utils.clip_grad_norm_(parameters, self._clip_norm)
+        applied = True
+        if scaler is None:
+            optimiser.step()
+        else:
+            before = scaler.get_scale()
+            scaler.step(optimiser)
+            scaler.update()
+            applied = scaler.get_scale() >= before
+        if self.ema is not None and applied:
+            self.ema.update()
+        return applied
+
+
+class MovingAverage:
+    """Weights that follow the model's: average <- decay x average + (1 - decay) x weights. Buffers are copied."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._decay = decay
+        state = model.state_dict(keep_vars=True)
+        self._live = {name: tensor.detach() for name, tensor in state.items()}
+        self._average = {name: tensor.clone() for name, tensor in self._live.items()}
+        averaged = [name for name, tensor in self._live.items() if tensor.is_floating_point()]
+        copied = [name for name in self._live if name not in averaged]
+        self._pairs = [self._average[name] for name in averaged], [self._live[name] for name in averaged]
+        self._copies = [self._average[name] for name in copied], [self._live[name] for name in copied]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Follow one step."""
+        torch._foreach_lerp_(*self._pairs, 1 - self._decay)
+        if self._copies[0]:
+            torch._foreach_copy_(*self._copies)
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside, the model has the averaged weights; after, its own again."""
+        own = copy.deepcopy(self._live)
+        self._load(self._average)
+        try:
+            yield
+        finally:
+            self._load(own)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages, by the model's names."""
+        return dict(self._average)
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from saved averages."""
+        for name, tensor in self._average.items():
+            tensor.copy_(state[name])
+
+    @torch.no_grad()
+    def _load(self, state: dict[str, torch.Tensor]) -> None:
+        for name, tensor in self._live.items():
+            tensor.copy_(state[name])

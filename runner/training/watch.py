@@ -1,0 +1,104 @@
+"""The loss, looked at without making a GPU wait; and the time, where it goes."""
+
+import math
+import time
+
+import torch
+
+
+class NotFinite(Exception):
+    """The loss became NaN or infinite."""
+
+    def __init__(self, step: int, value: float) -> None:
+        super().__init__(f"step {step}: the loss is {value}")
+        self.step, self.value = step, value
+
+
+class LossWatch:
+    """Sees every loss. On the CPU a bad one is noticed before it reaches the weights; on a GPU, where looking would make
+    every step wait, the losses are kept there and looked at when one is logged."""
+
+    def __init__(self, device: torch.device, *, stop: bool, length: int) -> None:
+        self._stop = stop
+        self._at_once = device.type == "cpu"
+        self._history = None if self._at_once or not stop else torch.zeros(length, device=device)
+        self._first = 0
+        self._n = 0
+
+    def see(self, step: int, loss: torch.Tensor) -> None:
+        """Take note of the loss of `step`.
+
+        Raises:
+            NotFinite: it is NaN or infinite (on a GPU: only `check` says so).
+        """
+        if not self._stop:
+            return
+        if self._at_once:
+            value = loss.item()
+            if value - value != 0.0:
+                raise NotFinite(step, value)
+        elif self._history is not None:
+            if self._n == len(self._history):
+                self.check()
+            if self._n == 0:
+                self._first = step
+            self._history[self._n].copy_(loss.detach())
+            self._n += 1
+
+    def check(self) -> None:
+        """Look at what was kept.
+
+        Raises:
+            NotFinite: names the first step whose loss was not finite.
+        """
+        if self._history is None or self._n == 0:
+            return
+        values, self._n = self._history[: self._n].tolist(), 0
+        for offset, value in enumerate(values):
+            if not math.isfinite(value):
+                raise NotFinite(self._first + offset, value)
+
+
+class Clock:
+    """Where the time goes, in all and since the last log."""
+
+    def __init__(self) -> None:
+        self.fetch_s = 0.0
+        """Waited for data since the last log."""
+        self.start(0, 0, 0.0)
+
+    def start(self, step: int, examples: int, elapsed_s: float) -> None:
+        """Begin an attempt after `step` steps and `examples` examples, `elapsed_s` after the first attempt began."""
+        self._before_s = elapsed_s
+        self._start = time.perf_counter()
+        self._steps_at_start = step
+        self.skip(step, examples)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Of all attempts together."""
+        return self._before_s + time.perf_counter() - self._start
+
+    def left_s(self, step: int, n_iterations: int) -> float:
+        """At the pace of this attempt."""
+        done = step - self._steps_at_start
+        return (n_iterations - step) * (time.perf_counter() - self._start) / done if done else 0.0
+
+    def interval(self, step: int, examples: int) -> tuple[float, float, float]:
+        """Examples a second, fetch time and update time of a step, since the last call; then count anew.
+
+        The caller has just read a loss, so that everything a GPU was asked for is done.
+        """
+        seconds, steps = max(time.perf_counter() - self._mark, 1e-9), max(1, step - self._steps_at_mark)
+        rates = (
+            (examples - self._examples_at_mark) / seconds,
+            self.fetch_s / steps,
+            max(0.0, seconds - self.fetch_s) / steps,
+        )
+        self.skip(step, examples)
+        return rates
+
+    def skip(self, step: int, examples: int) -> None:
+        """Count anew from now: a validation is no part of the training's pace."""
+        self._mark, self._steps_at_mark, self._examples_at_mark = time.perf_counter(), step, examples
+        self.fetch_s = 0.0
