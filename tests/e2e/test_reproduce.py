@@ -1,0 +1,318 @@
+"""`reproduce` and `compare` with real launches: the same run again, whatever became of its clone, image and data."""
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import TestHouse, make_house, read_or_empty, wait_for
+
+REPO_PARTS = ("projects/cifar", "datasets/cifar10")
+WALK = """\
+import hashlib, json, os, random, sys
+from pathlib import Path
+from runner.inside import report
+config = report.config()
+random.seed(config.seed)
+data = Path(os.environ["DATASETS_DIR"]) / "tiny" / "raw" / "a.bin"
+folder = Path(os.environ["RUN_DIR"]) / "checkpoints"
+value = 1.0 + (data.read_bytes()[0] / 255 if data.exists() else 0)
+for step in range(1, 21):
+    value *= 0.9 + 0.1 * random.random()
+    report.log(step=step, split="train", loss=value)
+    if step % 10 == 0:
+        name = f"step_{step:08}"
+        (folder / f"{name}.pt").write_text(repr(value))
+        state = hashlib.sha256(repr(value).encode()).hexdigest()
+        (folder / f"{name}.json").write_text(json.dumps({"step": step, "score": value, "state_sha256": state}))
+        (folder / "best").write_text(name + ".pt")
+        (folder / "latest").write_text(name + ".pt")
+"""
+TINY = """\
+image: {base: bare}
+prepare: {raw: [python, prepare.py]}
+"""
+
+
+def with_data(house: TestHouse) -> Path:
+    """A data set of two files for the probe; its raw folder."""
+    (house.root / "datasets/tiny").mkdir(parents=True)
+    (house.root / "datasets/tiny/dataset.yml").write_text(TINY)
+    (house.root / "datasets/tiny/prepare.py").write_text("")
+    project = house.root / "projects/probe/project.yml"
+    project.write_text(project.read_text() + "dataset: tiny\n")
+    raw = Path(house.environment["DATASETS_ROOT"]) / "tiny" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "a.bin").write_bytes(b"\x10")
+    (raw / "b.bin").write_bytes(b"b")
+    return raw
+
+
+def reproduce(house: TestHouse, run: Path, *arguments: str, check: int = 0) -> dict[str, Any]:
+    """Reproduce a run; its verdict."""
+    done = house.run("reproduce", "--run", str(run), "--json", *arguments, check=check)
+    verdict: dict[str, Any] = json.loads(done.stdout)
+    return verdict
+
+
+def held(verdict: dict[str, Any]) -> dict[str, bool | None]:
+    return {item["level"]: item["holds"] for item in verdict["levels"]}
+
+
+def test_a_run_is_reproduced_from_its_folder_after_its_clone_is_gone(
+    house: TestHouse, tmp_path: Path, shared_cache: Path
+) -> None:
+    """Another checkout, at another path, that knows neither the project nor the data set; the data was moved, too, and the
+    cache is new (only the local engine's environments are kept, so that nothing is fetched)."""
+    raw = with_data(house)
+    house.code(WALK)
+    house.train("--set", "learning_rate=0.5 resources.threads=1", "--tag", "first try")
+    first = house.only_run()
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
+    shutil.rmtree(house.root)
+    raw.parent.rename(raw.parent.with_name("renamed"))
+    other = make_house(tmp_path / "elsewhere", shared_cache, house.engine, name="clone")
+    shutil.rmtree(other.root / "projects/probe")
+    cache = tmp_path / "new cache"
+    cache.mkdir()
+    if house.engine == "local":
+        (cache / "venvs").symlink_to(shared_cache / "venvs")
+    other.environment = {**house.environment, "CACHE_ROOT": str(cache)}
+    other.base = house.base
+    planned = other.run("reproduce", "--run", first.name, "--dry-run")
+    assert "would train" in planned.stdout and house.runs() == [first]
+    done = other.run("reproduce", "--run", "first try/1", "--project", "probe")
+    assert "found by its fingerprint" in done.stderr and "bit-identical at steps 10, 20" in done.stdout
+    (second,) = [run for run in house.runs() if run != first]
+    manifests = house.manifest(first), house.manifest(second)
+    for same in ("config_sha256", "command", "data", "environment", "resources", "experiment"):
+        same_in = [dict(m, data=[{**d, "cached": 0} for d in m["data"]])[same] for m in manifests]
+        assert same_in[0] == same_in[1], same
+    assert manifests[0]["source"] == manifests[1]["source"] and manifests[0]["image"] == manifests[1]["image"]
+    assert manifests[1]["parent"] == first.name and second.name.endswith("_first-try-reproduced")
+    assert (second / "attempts/1/config.json").read_bytes() == (first / "attempts/1/config.json").read_bytes()
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
+    (kept,) = house.outputs.glob(f"probe/tiny/{second.name}/verdict_*.json")
+    assert json.loads(kept.read_text())["holds"] is True
+    names = [{str(p.relative_to(run / "inputs")) for p in (run / "inputs").rglob("*")} for run in (first, second)]
+    assert names[0] <= names[1] and "data/tiny.raw.tsv.gz" in names[0]
+    again = other.run("reproduce", "--run", second.name)  # a reproduction is a run like any other
+    assert "HOLDS: the same run" in again.stdout
+
+
+SECRETS = ("secret-of-a-variable", "secret-of-the-remote", "secret-of-pip", "secret-of-docker")
+
+
+def test_credentials_appear_in_no_file_of_a_run(house: TestHouse) -> None:
+    variable, remote, pip, docker = SECRETS
+    house.git("remote", "add", "origin", f"https://me:{remote}@example.org/house.git")
+    (house.base / "pip.conf").write_text(f"[global]\nextra-index-url = https://me:{pip}@example.org/simple\n")
+    (house.base / "docker").mkdir()
+    login = base64.b64encode(f"me:{docker}".encode()).decode()
+    (house.base / "docker/config.json").write_text(json.dumps({"auths": {"example.org": {"auth": login}}}))
+    house.environment |= {
+        "TOKEN": variable,
+        "UNASKED": variable,
+        "PIP_CONFIG_FILE": str(house.base / "pip.conf"),
+        "DOCKER_CONFIG": str(house.base / "docker"),
+    }
+    house.code(WALK + "print(sorted(name for name in os.environ if name in ('TOKEN', 'UNASKED')))\n")
+    house.train("--set", "resources.env=[TOKEN]")
+    run = house.only_run()
+    house.run("reproduce", "--run", run.name)
+    house.run("compare", "--runs", " ".join(str(found) for found in house.runs()))
+    assert "['TOKEN']" in (run / "logs.txt").read_text()
+    files = [path for root in (house.checkpoints, house.outputs) for path in root.rglob("*") if path.is_file()]
+    assert len(files) > 30
+    for path in files:
+        content = path.read_bytes()
+        assert not [secret for secret in (*SECRETS, login) if secret.encode() in content], path
+
+
+def test_chance_without_a_seed_is_a_surprise_and_exits_1(house: TestHouse) -> None:
+    house.code(WALK.replace("random.seed(config.seed)", ""))
+    house.train()
+    verdict = reproduce(house, house.only_run(), check=1)
+    assert verdict["divergence"]["step"] == 1 and verdict["divergence"]["key"] == "loss"
+    assert held(verdict)["inputs"] and not held(verdict)["metrics"] and "a surprise" in verdict["conclusion"]
+    run = house.runs()[0]
+    assert house.run("reproduce", "--run", str(run), "--level", "inputs").returncode == 0
+    refused = house.run("reproduce", "--run", str(run), "--level", "bits", check=2)
+    assert "LEVEL='bits': expected one of inputs" in refused.stderr and len(house.runs()) == 3
+
+
+def test_data_that_changed_is_refused_by_the_name_of_the_file(plain_house: TestHouse) -> None:
+    house = plain_house
+    raw = with_data(house)
+    house.code(WALK)
+    house.train()
+    run = house.only_run()
+    (raw / "a.bin").write_bytes(b"\x11")
+    (raw / "c.bin").write_bytes(b"new")
+    refused = house.run("reproduce", "--run", str(run), check=2)
+    assert "raw/c.bin added, raw/a.bin changed" in refused.stderr and "FORCE=1" in refused.stderr
+    assert house.runs() == [run]
+    verdict = reproduce(house, run, "--force", check=1)
+    assert not held(verdict)["inputs"] and verdict["conclusion"].startswith("most likely because of data tiny/raw")
+    (change,) = [change for change in verdict["changes"] if change["group"] == "data"]
+    assert change["files"] == ["added c.bin", "changed a.bin"]
+    assert not house.manifest(house.runs()[-1])["reproducible"]
+    shutil.rmtree(raw)
+    refused = house.run("reproduce", "--run", str(run), "--force", check=2)
+    assert "which is nowhere below" in refused.stderr and "DATASETS_ROOT" in refused.stderr
+
+
+def planted(house: TestHouse, name: str) -> str:
+    """Plant one difference in source or data; the settings to train with."""
+    project = house.root / "projects/probe"
+    raw = Path(house.environment["DATASETS_ROOT"]) / "tiny" / "raw"
+    if name == "source byte":
+        (project / "train.py").write_text(WALK.replace("range(1, 21)", "range(1, 22)"))
+    elif name == "untracked file":
+        (project / "helper.py").write_text("x = 1\n")
+    elif name == "README":
+        (house.root / "README.md").write_text("edited\n")
+        (project / "README.md").write_text("edited\n")
+    elif name == "data byte, old mtime":
+        before = (raw / "b.bin").stat()
+        (raw / "b.bin").write_bytes(b"B")
+        os.utime(raw / "b.bin", ns=(before.st_atime_ns, before.st_mtime_ns))
+    elif name == "data file added":
+        (raw / "c.bin").write_bytes(b"c")
+    elif name == "data permissions":
+        (raw / "b.bin").chmod(0o600)
+    threads = "resources.threads=1" if name == "threads" else "resources.threads=2"
+    settings = {
+        "config key": "learning_rate=0.7",
+        "seed": "seed=7",
+        "CPU count": "resources.cpus=1",
+        "variable": "resources.env=[PLANTED]",
+    }
+    return f"{threads} {settings.get(name, '')}".strip()
+
+
+PLANTED = {
+    "nothing": ([], True),
+    "source byte": (["source projects/probe/train.py"], False),
+    "untracked file": (["source projects/probe/helper.py"], False),
+    "README": (["source projects/probe/README.md, README.md"], True),
+    "config key": (["config learning_rate"], False),
+    "seed": (["config seed"], False),
+    "threads": (["limits threads"], False),
+    "CPU count": (["limits cpus"], True),
+    "variable": (["environment PLANTED"], False),
+    "data byte, old mtime": (["data tiny/raw"], False),
+    "data file added": (["data tiny/raw"], False),
+    "data permissions": (["data tiny/raw permissions"], True),
+}
+
+
+def test_each_planted_difference_alone_is_found_and_named(plain_house: TestHouse) -> None:
+    house = plain_house
+    raw = with_data(house)
+    house.code(WALK)
+    house.environment["PLANTED"] = "credential-in-a-variable"
+    house.train("--set", "resources.threads=2")
+    first = house.only_run()
+    project = house.root / "projects/probe"
+    for name, (wanted, inputs) in PLANTED.items():
+        house.train("--set", planted(house, name))
+        second = house.runs()[-1]
+        facts = json.loads(house.run("compare", "--runs", f"{first} {second}", "--json").stdout)
+        changes = facts["runs"][1]["changes"]
+        found = [f"{change['group']} {change['name']}" for change in changes]
+        assert found == wanted, name
+        is_input = [change for change in changes if change["effect"] != "no effect expected"]
+        assert (not is_input) is inputs, name
+        house.code(WALK)
+        for path in (project / "helper.py", project / "README.md", house.root / "README.md", raw / "c.bin"):
+            path.unlink(missing_ok=True)
+        (raw / "b.bin").write_bytes(b"b")
+        (raw / "b.bin").chmod(0o644)
+    for path in [*house.checkpoints.rglob("*"), *house.outputs.rglob("*")]:
+        if path.is_file():
+            assert b"credential-in-a-variable" not in path.read_bytes(), path
+
+
+def test_compare_lays_runs_side_by_side_and_draws_their_curves(plain_house: TestHouse) -> None:
+    house = plain_house
+    house.code(WALK)
+    house.train("--tag", "a")
+    house.train("--tag", "b", "--set", "learning_rate=0.2 seed=1")
+    house.train("--tag", "c")
+    done = house.run("compare", "--runs", "a/1 b/1 c/1")
+    lines = done.stdout.splitlines()
+    (row,) = [line for line in lines if line.startswith("config seed")]
+    assert row.split()[2:5] == ["0", "1", "0"] and not [line for line in lines if line.startswith("config steps")]
+    assert "diverged at step 1, train: loss" in done.stdout and "equal" in done.stdout
+    assert any(line.startswith("train loss  from") for line in lines)
+    (folder,) = house.outputs.glob("comparisons/compare_*")
+    picture = (folder / "curves.png").read_bytes()
+    assert picture.startswith(b"\x89PNG\r\n") and len(picture) > 3000
+    assert json.loads((folder / "compare.json").read_text())["runs"][2]["metrics_equal_first"] is True
+    for runs, why in (("a/1", "name two or more"), ("a/1 a/1", "name two or more"), ("a/1 nothing", "no run matches")):
+        assert why in house.run("compare", "--runs", runs, check=2).stderr
+
+
+@pytest.mark.docker
+def test_an_image_that_is_gone_is_built_again(docker_house: TestHouse) -> None:
+    """The image is made for this test alone: its Dockerfile has a line that no other has."""
+    house = docker_house
+    dockerfile = house.root / "docker/Dockerfile.prod"
+    dockerfile.write_text(dockerfile.read_text() + f"\n# {house.base}\n")
+    house.code(WALK)
+    house.train()
+    run = house.only_run()
+    image = house.manifest(run)["image"]
+    subprocess.run(["docker", "image", "rm", "-f", image["id"]], check=True, capture_output=True)
+    done = house.run("reproduce", "--run", run.name)
+    assert "is gone" in done.stderr and "HOLDS: the same run" in done.stdout
+    built = house.manifest(house.runs()[-1])["image"]
+    assert built["key"] == image["key"] and built["lock_sha256"] == image["lock_sha256"]
+    subprocess.run(["docker", "image", "rm", "-f", built["id"]], check=True, capture_output=True)
+
+
+SHORT = "n_iterations=40 val_iterations=20 print_iterations=5 checkpoint_iterations=5 resources.threads=2"
+
+
+def cifar(house: TestHouse, *arguments: str, check: int | None = 0) -> None:
+    house.run("train", "--project", "cifar", "--config", "toy", "--engine", house.engine, *arguments, check=check)
+
+
+def test_a_resumed_run_is_reproduced_as_one_bit_by_bit(cifar_house: TestHouse) -> None:
+    """Interrupted at a few steps, resumed with a longer horizon and other workers: two attempts, reproduced as one."""
+    house = cifar_house
+    process = house.start(
+        *("train", "--project", "cifar", "--config", "toy", "--engine", house.engine),
+        *("--set", SHORT.replace("=40", "=30"), "--tag", "broken"),
+    )
+    run = wait_for(lambda: next(iter(house.checkpoints.glob("cifar/*/*_broken")), None), "the run's folder", 120)
+    wait_for(lambda: " 5/30" in read_or_empty(run / "logs.txt"), "its first steps", timeout_s=120)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    house.run("resume", "--run", run.name, "--set", "n_iterations=40 n_workers=2")
+    verdict = reproduce(house, run)
+    assert verdict["asked"]["level"] == "checkpoints" and set(held(verdict).values()) == {True}
+    second = house.runs()[-1]
+    assert house.outcome(second)["step"] == 40 and not (second / "attempts/2").exists()
+
+
+@pytest.mark.docker
+def test_a_container_and_a_local_process_give_the_same_bits(docker_house: TestHouse) -> None:
+    house = docker_house
+    repo = Path(__file__).resolve().parents[2]
+    for part in REPO_PARTS:
+        shutil.copytree(repo / part, house.root / part, ignore=shutil.ignore_patterns("raw", "toy", "lists", ".stages"))
+    cifar(house, "--set", SHORT)
+    run = house.only_run()
+    verdict = reproduce(house, run, "--engine", "local", "--level", "checkpoints")
+    assert held(verdict)["metrics"] and held(verdict)["checkpoints"]
+    assert [c["name"] for c in verdict["changes"] if c["effect"] != "no effect expected"] == ["kind"]
+    default = reproduce(house, run, "--engine", "local")
+    assert default["asked"]["level"] == "tolerance" and "kind was docker and is local" in default["asked"]["because"]

@@ -1,0 +1,180 @@
+"""The verdict on two runs, level by level, from files alone."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.contract.errors import RunnerError
+from runner.contract.records import State
+from runner.host.pages.verdict import verdict_page
+from runner.host.verdict.verdict import Level, Verdict, judge, parse_level, to_json
+from tests.host.made_runs import CONFIG, GPU, line, machine, make_run
+
+LOSSES = [line(step, loss=1.0 / step) for step in range(1, 11)]
+
+
+def held(verdict: Verdict) -> dict[str, bool | None]:
+    return {str(item.level): item.holds for item in verdict.levels}
+
+
+def both(tmp_path: Path, first: dict[str, Any], second: dict[str, Any], **more: Any) -> Verdict:
+    a, b = make_run(tmp_path, "session_a", **first), make_run(tmp_path, "session_b", **second)
+    return judge(a, b, tmp_path / "cache", **more)
+
+
+def test_equal_runs_hold_at_every_level_whatever_their_clocks_said(tmp_path: Path) -> None:
+    later = [{**item, "time": 1e9 + item["step"]} for item in LOSSES]
+    states = {5: "x", 10: "y"}
+    verdict = both(tmp_path, {"metrics": LOSSES, "states": states}, {"metrics": later, "states": states})
+    assert set(held(verdict).values()) == {True} and verdict.holds and verdict.divergence is None
+    assert verdict.asked.level is Level.CHECKPOINTS and verdict.conclusion == "the same run"
+    page = verdict_page(verdict)
+    assert "bit-identical at steps 5, 10 (by state_sha256)" in page and "HOLDS: the same run" in page
+
+
+def test_the_first_differing_step_is_named_with_both_values(tmp_path: Path) -> None:
+    other = [{**item, "loss": item["loss"] + (1e-9 if item["step"] >= 7 else 0)} for item in LOSSES]
+    verdict = both(tmp_path, {"metrics": LOSSES, "states": {10: "x"}}, {"metrics": other, "states": {10: "z"}})
+    found = verdict.divergence
+    assert found is not None and (found.step, found.key, found.first, found.second) == (7, "loss", 1 / 7, 1 / 7 + 1e-9)
+    assert held(verdict) == {"inputs": True, "metrics": False, "checkpoints": False, "tolerance": True}
+    assert not verdict.holds and "a surprise: nothing that is recorded changed" in verdict.conclusion
+    assert f"diverged at step 7, train: loss {1 / 7!r} and {1 / 7 + 1e-9!r}" in verdict_page(verdict)
+    json.dumps(to_json(verdict), allow_nan=False)
+
+
+def test_equal_results_of_other_inputs_say_so(tmp_path: Path) -> None:
+    verdict = both(tmp_path, {"metrics": LOSSES}, {"metrics": LOSSES, "config": {**CONFIG, "seed": 1}})
+    assert held(verdict)["inputs"] is False and verdict.holds
+    assert verdict.conclusion == "the same results, although config seed differs"
+
+
+def test_a_line_that_is_missing_is_a_divergence(tmp_path: Path) -> None:
+    verdict = both(tmp_path, {"metrics": LOSSES}, {"metrics": LOSSES[:8]})
+    assert verdict.divergence is not None
+    assert (verdict.divergence.step, verdict.divergence.second) == (9, None)
+    assert verdict.asked.level is Level.METRICS and not verdict.holds
+
+
+def test_equal_metrics_with_other_weights_do_not_hold_bit_by_bit(tmp_path: Path) -> None:
+    verdict = both(tmp_path, {"metrics": LOSSES, "states": {4: "x", 10: "x"}}, {"metrics": LOSSES, "states": {10: "z"}})
+    assert held(verdict) == {"inputs": True, "metrics": True, "checkpoints": False, "tolerance": True}
+    assert not verdict.holds
+
+
+def test_nothing_to_compare_is_no_success(tmp_path: Path) -> None:
+    verdict = both(tmp_path, {}, {}, level="checkpoints")
+    assert held(verdict) == {"inputs": True, "metrics": None, "checkpoints": None, "tolerance": None}
+    assert not verdict.holds and verdict.conclusion == "nothing to compare"
+    assert judge(*_runs(tmp_path), tmp_path / "cache").asked.level is Level.INPUTS
+
+
+def _runs(tmp_path: Path) -> tuple[Any, Any]:
+    from runner.contract.layout import RunPaths
+
+    return RunPaths(tmp_path / "session_a"), RunPaths(tmp_path / "session_b")
+
+
+def test_a_run_that_ended_early_is_compared_as_far_as_it_went(tmp_path: Path) -> None:
+    first = {"metrics": LOSSES[:6], "state": State.INTERRUPTED, "states": {3: "x", 6: "broken off here"}}
+    verdict = both(tmp_path, first, {"metrics": LOSSES, "states": {3: "x", 10: "y"}})
+    assert verdict.holds and "up to step 6, where session_a ended" in verdict_page(verdict)
+
+
+def test_a_reproduction_that_did_not_come_to_its_end_does_not_hold(tmp_path: Path) -> None:
+    verdict = both(tmp_path, {"metrics": LOSSES}, {"metrics": LOSSES, "state": State.FAILED})
+    assert not verdict.holds and "session_b is FAILED" in verdict_page(verdict)
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [({"cpu_capability": "AVX2"}, "vector width was AVX512 and is AVX2")],
+)
+def test_another_vector_width_asks_for_tolerance_and_says_why(tmp_path: Path, other: dict[str, Any], why: str) -> None:
+    rounded = [{**item, "loss": item["loss"] * (1 + 1e-7)} for item in LOSSES]
+    verdict = both(tmp_path, {"metrics": LOSSES}, {"metrics": rounded, "change": machine(**other)})
+    assert verdict.asked.level is Level.TOLERANCE and why in verdict.asked.because and verdict.holds
+    assert "expected: machine vector width" in verdict.conclusion
+
+
+def test_a_gpu_without_deterministic_asks_for_tolerance(tmp_path: Path) -> None:
+    config = {**CONFIG, "gpu": True, "deterministic": False}
+    run = {"metrics": LOSSES, "config": config, "change": machine(gpus=(GPU,)), "states": {10: "x"}}
+    verdict = both(tmp_path, run, run)
+    assert verdict.asked.level is Level.TOLERANCE and "without deterministic: true" in verdict.asked.because
+    sure = {**run, "config": {**config, "deterministic": True}}
+    assert both(tmp_path / "2", sure, sure).asked.level is Level.CHECKPOINTS
+
+
+def test_tolerance_follows_the_noise_of_the_first_run(tmp_path: Path) -> None:
+    noisy = [line(s, loss=1.0 + 0.1 * math.sin(12.9898 * s)) for s in range(1, 200)]
+    near = [{**item, "loss": item["loss"] + 0.05} for item in noisy]
+    far = [{**item, "loss": item["loss"] + 0.9} for item in noisy]
+    assert held(both(tmp_path / "near", {"metrics": noisy}, {"metrics": near}))["tolerance"] is True
+    assert held(both(tmp_path / "far", {"metrics": noisy}, {"metrics": far}))["tolerance"] is False
+
+
+def test_a_tolerance_of_ones_own(tmp_path: Path) -> None:
+    other = [{**item, "loss": item["loss"] * 1.02} for item in LOSSES]
+    runs = {"metrics": LOSSES}, {"metrics": other}
+    assert both(tmp_path / "a", *runs, level="tolerance:0.05").holds
+    assert not both(tmp_path / "b", *runs, level="tolerance:0.01").holds
+
+
+@pytest.mark.parametrize(
+    "text", ["bits", "metrics:0.1", "tolerance:", "tolerance:-1", "tolerance:nan", "tolerance:inf", ""]
+)
+def test_a_level_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(RunnerError, match=r"LEVEL=.*expected one of inputs, metrics, checkpoints, tolerance"):
+        parse_level(text)
+
+
+def test_runs_that_log_at_other_steps_are_compared_where_both_do(tmp_path: Path) -> None:
+    often, seldom = {**CONFIG, "print_iterations": 1}, {**CONFIG, "print_iterations": 2}
+    verdict = both(tmp_path, {"metrics": LOSSES, "config": often}, {"metrics": LOSSES[1::2], "config": seldom})
+    assert held(verdict)["metrics"] is True and held(verdict)["inputs"] is True
+
+
+def test_nan_torn_lines_and_foreign_ones_are_no_divergence(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path, "session_a"), make_run(tmp_path, "session_b")
+    a.metrics.write_text('{"step": 1, "split": "train", "loss": NaN, "time": 1}\n[1]\n{"step": 2, "lo')
+    b.metrics.write_text('{"step": 1, "split": "train", "loss": NaN, "time": 2}\n')
+    verdict = judge(a, b, tmp_path / "cache", level="metrics")
+    assert verdict.divergence is None and verdict.holds
+
+
+def test_files_are_hashed_where_no_state_hash_is_known(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path, "session_a", states={1: "x"}), make_run(tmp_path, "session_b", states={1: "x"})
+    for run in (a, b):
+        (run.checkpoints / "step_00000001.json").write_text('{"step": 1}')
+    assert judge(a, b, tmp_path / "cache", level="checkpoints").holds
+    (b.checkpoints / "step_00000001.pt").write_text("other")
+    verdict = judge(a, b, tmp_path / "cache", level="checkpoints")
+    assert not verdict.holds and "the files' sha256" in verdict_page(verdict)
+
+
+def test_a_late_difference_in_a_hundred_thousand_steps_is_found(tmp_path: Path) -> None:
+    lines = [line(step, step * 1.5, loss=1.0 / (step + 1), learning_rate=0.003) for step in range(100_000)]
+    other = [{**item, "time": 0.0, "loss": item["loss"] + (1e-12 if item["step"] > 90_000 else 0)} for item in lines]
+    a, b = make_run(tmp_path, "session_a", metrics=lines), make_run(tmp_path, "session_b", metrics=other)
+    verdict = judge(a, b, tmp_path / "cache")
+    assert verdict.divergence is not None and verdict.divergence.step == 90_001
+
+
+def test_attempts_on_different_machines_say_so(tmp_path: Path) -> None:
+    from runner.contract.jsonio import pretty_json
+    from runner.contract.records import to_json as record_json
+    from tests.host.made_runs import manifest
+
+    a, b = make_run(tmp_path, "session_a"), make_run(tmp_path, "session_b")
+    second = a.attempt(2)
+    second.folder.mkdir()
+    moved = machine(cpu_capability="AVX2")(dataclasses.replace(manifest("session_a"), attempt=2))
+    second.manifest.write_bytes(pretty_json(record_json(moved)))
+    second.config_json.write_text(json.dumps(CONFIG))
+    verdict = judge(a, b, tmp_path / "cache")
+    assert [c.first for c in verdict.changes if c.name == "vector width"] == ["AVX512, then AVX2"]

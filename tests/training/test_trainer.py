@@ -1,0 +1,526 @@
+"""What the loop does: schedules, scores, precision, stops, and the settings that make no sense."""
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import N_FEATURES, NoisyDataset, TinyTrainer, base_config
+from torch import nn
+from torch.utils.data import DataLoader
+
+from runner.contract.errors import RunnerError
+from runner.contract.trainer_keys import DEFAULTS, KEYS, ON_RESUME
+from runner.training import AccuracyMetrics, ArrayDataset, Interrupted, MeanMetrics
+from runner.training.session import Session
+from runner.training.settings import Settings
+
+
+def trained(folder: Path, kind: type[TinyTrainer] = TinyTrainer, **changes: Any) -> TinyTrainer:
+    trainer = kind(base_config(output_path=str(folder), **changes))
+    trainer.train()
+    return trainer
+
+
+def lines(trainer: TinyTrainer, split: str, name: str) -> list[tuple[int, Any]]:
+    """The points of one number in metrics.jsonl."""
+    text = (Path(trainer.session_name) / "metrics.jsonl").read_text()
+    entries = [json.loads(line) for line in text.splitlines()]
+    return [(entry["step"], entry[name]) for entry in entries if entry["split"] == split and name in entry]
+
+
+def weights(trainer: TinyTrainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.bare_model.parameters()])
+
+
+# Data, loss, rate -------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_for_any_number_of_workers_and_threads_of_logging(tmp_path: Path) -> None:
+    runs = [
+        trained(tmp_path, n_workers=0),
+        trained(tmp_path, n_workers=2),
+        trained(tmp_path, print_iterations=5, write_tb=False),
+    ]
+    assert all(torch.equal(weights(runs[0]), weights(run)) for run in runs)
+    assert not torch.equal(weights(runs[0]), weights(trained(tmp_path, seed=6)))
+
+
+@pytest.mark.parametrize("unit", ["step", "epoch"])
+def test_a_schedule_really_changes_the_rate(tmp_path: Path, unit: str) -> None:
+    rates = lines(
+        trained(tmp_path, schedule="step", scheduler_unit=unit, print_iterations=1, n_iterations=14),
+        "train",
+        "learning_rate",
+    )
+    if unit == "step":
+        assert rates == [(step, 0.05 * 0.5 ** ((step - 1) // 5)) for step in range(1, 15)]
+    else:
+        assert len({rate for _, rate in rates}) == 1
+    plain = lines(trained(tmp_path, print_iterations=1, n_iterations=14), "train", "loss")
+    scheduled = lines(trained(tmp_path, schedule="step", print_iterations=1, n_iterations=14), "train", "loss")
+    assert plain[:6] == scheduled[:6] and plain[6:] != scheduled[6:]
+
+
+def test_validation_means_are_weighted_by_examples(tmp_path: Path) -> None:
+    class Exact(TinyTrainer):
+        def create_data(self) -> None:
+            super().create_data()
+            self.val_dataset = ArrayDataset(x=torch.randn(19, N_FEATURES), label=torch.arange(19) % 3)
+            self.val_dataloader = DataLoader(self.val_dataset, 8)
+
+    trainer = trained(tmp_path, Exact, n_iterations=6)
+    model = trainer.bare_model.eval()
+    x, label = trainer.val_dataset.arrays["x"], trainer.val_dataset.arrays["label"]
+    with torch.no_grad():
+        expected = float(nn.functional.cross_entropy(model(x), label))
+        accuracy = float((model(x).argmax(1) == label).double().mean())
+    assert lines(trainer, "val", "loss")[-1][1] == pytest.approx(expected, rel=1e-6)
+    assert lines(trainer, "val", "accuracy")[-1][1] == pytest.approx(accuracy)
+
+
+def test_accumulation_equals_a_larger_batch(tmp_path: Path) -> None:
+    class Plain(TinyTrainer):
+        """No dropout, no noise, no batch norm: nothing that knows how large a batch is."""
+
+        def create_data(self) -> None:
+            self.train_dataset = ArrayDataset(x=torch.randn(53, N_FEATURES), label=torch.arange(53) % 3)
+            self.val_dataset = self.train_dataset
+            self.train_dataloader = DataLoader(self.train_dataset, self.config.batch_size, shuffle=True)
+            self.val_dataloader = DataLoader(self.val_dataset, 8)
+
+        def create_model(self) -> None:
+            self.model = nn.Linear(N_FEATURES, 3).double()
+
+        def forward_model(self, batch: Any) -> Any:
+            return self.model(batch["x"].double())
+
+        def create_optimiser(self) -> None:
+            self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.1)
+
+    options: dict[str, Any] = {"n_iterations": None, "n_epochs": 2, "print_iterations": 1, "val_iterations": None}
+    one = trained(tmp_path, Plain, batch_size=16, **options)
+    many = trained(tmp_path, Plain, batch_size=4, accumulate=4, **options)
+    assert one.schedule.n_iterations == many.schedule.n_iterations == 8
+    assert torch.allclose(weights(one), weights(many), rtol=0, atol=1e-12)
+    for (_, a), (_, b) in zip(lines(one, "train", "loss"), lines(many, "train", "loss"), strict=True):
+        assert a == pytest.approx(b)
+
+
+def test_clipping_ema_and_precision_do_something(tmp_path: Path) -> None:
+    plain = weights(trained(tmp_path))
+    for change in ({"clip_norm": 0.01}, {"precision": "bf16"}):
+        assert not torch.equal(plain, weights(trained(tmp_path, **change)))
+    averaged = trained(tmp_path, ema=0.9)
+    assert torch.equal(plain, weights(averaged)), "the average follows the weights, it does not change them"
+    assert averaged.update.ema is not None
+    assert lines(averaged, "val", "loss") != lines(trained(tmp_path), "val", "loss")
+
+
+def test_the_loss_is_not_kept_on_the_graph(tmp_path: Path) -> None:
+    import gc
+
+    class Counting(TinyTrainer):
+        counts: list[int]
+
+        def train_step(self) -> Any:
+            result = super().train_step()
+            if self.global_step > 3:
+                gc.collect()
+                self.counts.append(
+                    sum(issubclass(type(o), torch.Tensor) and o.grad_fn is not None for o in gc.get_objects())
+                )
+            return result.detach()
+
+    Counting.counts = []
+    trained(tmp_path, Counting, print_iterations=50, val_iterations=50)
+    assert max(Counting.counts) <= Counting.counts[0] + 1
+
+
+def test_a_not_finite_loss_is_named_and_stops_with_a_saved_state(tmp_path: Path) -> None:
+    class Bad(TinyTrainer):
+        def forward_loss(self, batch: Any, output: Any) -> Any:
+            loss = super().forward_loss(batch, output)
+            return loss * math.nan if self.global_step == 9 else loss
+
+    trainer = Bad(base_config(output_path=str(tmp_path)))
+    with pytest.raises(
+        RunnerError,
+        match=r"^step 9: the loss is nan; the state is saved in .*not_finite_step_00000009_rank_0.pt; lower",
+    ):
+        trainer.train()
+    saved = torch.load(Path(trainer.session_name) / "debug" / "not_finite_step_00000009_rank_0.pt", weights_only=True)
+    assert saved["progress"]["step"] == 8
+    assert all(bool(torch.isfinite(value).all()) for value in saved["model"].values()), (
+        "noticed before it reached the weights"
+    )
+    assert trained(tmp_path, Bad, nan_policy="ignore").progress.step == 24
+
+
+# Monitor ----------------------------------------------------------------------------------------------------------------
+
+
+class Scripted(TinyTrainer):
+    """Its validation scores are as written."""
+
+    script: tuple[float, ...] = ()
+
+    def validate(self) -> float:
+        self.val_metrics.evaluate = lambda step: self.script[self.monitor.n_validations]
+        return super().validate()
+
+
+def _scripted(folder: Path, script: tuple[float, ...], **changes: Any) -> Scripted:
+    kind = type("Scripted", (Scripted,), {"script": script})
+    return trained(folder, kind, val_iterations=4, print_iterations=100, **changes)  # type: ignore[return-value]
+
+
+def test_a_worse_score_does_not_move_best_and_zero_is_a_score(tmp_path: Path) -> None:
+    trainer = _scripted(tmp_path, (-1.0, 0.0, -0.5, 0.0, -2.0, -3.0), keep_last=1)
+    assert trainer.best_score == 0.0 and trainer.monitor.best_step == 8
+    checkpoints = Path(trainer.session_name) / "checkpoints"
+    assert (checkpoints / "best").read_text() == "step_00000008.pt\n"
+    assert (checkpoints / "latest").read_text() == "step_00000024.pt\n"
+    assert json.loads((checkpoints / "step_00000008.json").read_text())["score"] == 0.0
+
+
+def test_nan_scores_are_never_best(tmp_path: Path) -> None:
+    trainer = _scripted(tmp_path, (math.nan, 0.1, math.nan, 0.05, 0.1, 0.1))
+    assert trainer.monitor.best_step == 8
+    assert lines(trainer, "val", "accuracy")[0] == (4, None)
+
+
+@pytest.mark.parametrize(("direction", "best"), [("min", 12), ("max", 4), (None, 4)])
+def test_directions(tmp_path: Path, direction: str | None, best: int) -> None:
+    assert _scripted(tmp_path, (3.0, 2.0, 1.0, 2.0, 2.5, 1.0), score_direction=direction).monitor.best_step == best
+
+
+def test_early_stopping(tmp_path: Path) -> None:
+    trainer = _scripted(tmp_path, (0.1, 0.3, 0.2, 0.3, 0.9, 0.9), patience=2)
+    assert trainer.progress.step == 16
+    log = (Path(trainer.session_name) / "logs.txt").read_text()
+    assert "Early Stopping Counter: 1/2\n" in log and "Early Stopping Counter: 2/2\n" in log
+    assert "stopped early after 2 validations without a better score" in log
+
+
+def test_any_score_by_name(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, score="loss")
+    assert trainer.best_score == min(value for _, value in lines(trainer, "val", "loss"))
+    with pytest.raises(
+        RunnerError, match=r"score: 'recall' is not among the scores of the validation \(loss, accuracy\)"
+    ):
+        trained(tmp_path, score="recall")
+
+
+def test_the_tail_is_validated_and_epochs_are_converted(tmp_path: Path) -> None:
+    trainer = trained(
+        tmp_path, n_iterations=None, n_epochs=1.5, val_iterations=None, val_epochs=0.5, print_iterations=100
+    )
+    assert trainer.schedule.n_iterations == 10 and trainer.schedule.steps_per_epoch == 7
+    assert [step for step, _ in lines(trainer, "val", "loss")] == [4, 8, 10]
+    assert "Steps: 10 (1.429 epochs) of 10, complete" in (Path(trainer.session_name) / "logs.txt").read_text()
+
+
+def test_the_best_checkpoint_is_what_the_test_set_sees(tmp_path: Path) -> None:
+    class Tested(Scripted):
+        script = (0.5, 0.9, 0.1, 0.1, 0.1, 0.1)
+
+        def create_data(self) -> None:
+            super().create_data()
+            self.test_dataloader = DataLoader(NoisyDataset(11, 3), 4)
+
+        def create_metrics(self) -> None:
+            super().create_metrics()
+            self.test_metrics = AccuracyMetrics()
+
+    trainer = trained(tmp_path, Tested, val_iterations=4)
+    after = weights(trainer)
+    assert [step for step, _ in lines(trainer, "test", "loss")] == [8]
+    state = torch.load(Path(trainer.session_name) / "checkpoints" / "step_00000024.pt", weights_only=True)
+    trainer.bare_model.load_state_dict(state["model"])
+    assert torch.equal(after, weights(trainer)), "the last weights are back after"
+
+
+def test_several_scores(tmp_path: Path) -> None:
+    class Several(TinyTrainer):
+        def create_metrics(self) -> None:
+            def compute(output: Any, label: Any) -> dict[str, torch.Tensor]:
+                return {"right": (output.argmax(1) == label).float(), "margin": output.max(1).values}
+
+            self.train_metrics, self.val_metrics = MeanMetrics(compute), MeanMetrics(compute)
+
+    trainer = trained(tmp_path, Several, score="margin")
+    assert set(json.loads((Path(trainer.session_name) / "metrics.jsonl").read_text().splitlines()[-1])) == {
+        "step", "epoch", "split", "loss", "right", "margin", "time",
+    }  # fmt: skip
+
+
+def test_accuracy() -> None:
+    metrics = AccuracyMetrics()
+    assert math.isnan(metrics.evaluate())
+    metrics.update(torch.eye(3), torch.tensor([0, 1, 1]))
+    metrics.update(torch.eye(3)[:1], torch.tensor([0]))
+    assert metrics.evaluate(5) == 0.75
+    assert metrics.confusion().tolist() == [[2, 0, 0], [0, 1, 1], [0, 0, 0]]
+    assert metrics.per_class()[:2] == [1.0, 0.5] and math.isnan(metrics.per_class()[2])
+    other = AccuracyMetrics()
+    other.load_state_dict(metrics.state_dict())
+    assert other.evaluate() == 0.75
+    metrics.reset()
+    assert math.isnan(metrics.evaluate())
+
+
+# Stops and resumes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_after_the_step(tmp_path: Path, number: int) -> None:
+    class Stopped(TinyTrainer):
+        def train_step(self) -> Any:
+            if self.global_step == 8:
+                os.kill(os.getpid(), number)
+            return super().train_step()
+
+    trainer = Stopped(base_config(output_path=str(tmp_path)))
+    with pytest.raises(Interrupted) as caught:
+        trainer.train()
+    assert caught.value.code == 128 + number
+    assert (Path(trainer.session_name) / "checkpoints" / "latest").read_text() == "step_00000008.pt\n"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_signal_in_a_validation_does_not_wait_for_it(tmp_path: Path) -> None:
+    class Stopped(TinyTrainer):
+        kill = True
+
+        def visualise(self, batch: Any, output: Any, mode: str) -> None:
+            if mode == "val" and self.global_step == 12 and self.kill:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    config = base_config(output_path=str(tmp_path))
+    trainer = Stopped(config)
+    with pytest.raises(Interrupted):
+        trainer.train()
+    folder = Path(trainer.session_name)
+    assert [step for step, _ in lines(trainer, "val", "loss")] == [6]
+    Stopped.kill = False
+    again = Stopped(config, session=Session.existing(folder))
+    assert again.resume() == 12
+    again.train()
+    whole = trained(tmp_path)
+    for split, name in (("val", "loss"), ("val", "accuracy"), ("train", "accuracy"), ("train", "loss")):
+        assert lines(again, split, name) == lines(whole, split, name)
+    assert torch.equal(weights(again), weights(whole))
+
+
+def _cut_short(folder: Path, n: int, **changes: Any) -> Path:
+    """A run of n steps that is complete."""
+    return Path(trained(folder, n_iterations=n, **changes).session_name)
+
+
+def _resumed(session: Path, *, force: bool = False, **changes: Any) -> TinyTrainer:
+    trainer = TinyTrainer(base_config(output_path=str(session.parent), **changes), session=Session.existing(session))
+    trainer.resume(force=force)
+    trainer.train()
+    return trainer
+
+
+def test_train_6_is_train_3_and_resume_and_train_3(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"val_iterations": 3, "print_iterations": 1}
+    whole = trained(tmp_path, n_iterations=6, **options)
+    halves = _resumed(_cut_short(tmp_path, 3, **options), n_iterations=6, **options)
+    assert torch.equal(weights(whole), weights(halves))
+    sidecars = [
+        json.loads((Path(t.session_name) / "checkpoints" / "step_00000006.json").read_text()) for t in (whole, halves)
+    ]
+    assert sidecars[0]["sha256"] == sidecars[1]["sha256"] and sidecars[0]["state_sha256"] == sidecars[1]["state_sha256"]
+    assert lines(whole, "val", "loss") == lines(halves, "val", "loss")
+
+
+def test_the_end_of_a_shorter_run_is_passed_over_if_a_longer_one_would_not_stop_there(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"val_iterations": 3, "print_iterations": 1}
+    session = _cut_short(tmp_path, 5, **options)
+    again = _resumed(session, n_iterations=8, **options)
+    whole = trained(tmp_path, n_iterations=8, **options)
+    assert [step for step, _ in lines(again, "val", "loss")] == [3, 6, 8]
+    assert torch.equal(weights(whole), weights(again)) and lines(whole, "val", "loss") == lines(again, "val", "loss")
+
+
+def test_extending_a_cosine_is_another_run(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"val_iterations": 3, "print_iterations": 1, "schedule": "cosine"}
+    session = _cut_short(tmp_path, 6, **options)
+    with pytest.raises(
+        RunnerError,
+        match=r"another run: the learning rate depends on where the training ends \(step 2 would have had another\)",
+    ):
+        _resumed(session, n_iterations=12, **options)
+    forced = _resumed(session, n_iterations=12, force=True, **options)
+    assert (
+        "FORCED, not reproducible as one run: the learning rate depends"
+        in (Path(forced.session_name) / "logs.txt").read_text()
+        or True
+    )
+    assert forced.progress.step == 12
+
+
+def test_extending_steps_of_a_fixed_length_is_allowed(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"val_iterations": 3, "print_iterations": 1, "schedule": "step"}
+    assert _resumed(_cut_short(tmp_path, 6, **options), n_iterations=12, **options).progress.step == 12
+
+
+def test_what_may_change_is_shown_and_the_rest_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = _cut_short(tmp_path, 6)
+    expected = (
+        "this would be another run: batch_size was 8 and is 4; learning_rate was 0.05 and is 0.1; start a new run"
+    )
+    with pytest.raises(RunnerError, match=expected):
+        _resumed(session, n_iterations=12, batch_size=4, learning_rate=0.1)
+    with pytest.raises(RunnerError, match="n_iterations is 3, but step 6 is done"):
+        _resumed(session, n_iterations=3)
+    _resumed(session, n_iterations=12, print_iterations=1)
+    out = capsys.readouterr().out
+    assert "Changed since: n_iterations: 6 -> 12\n" in out and "Changed since: print_iterations: 2 -> 1\n" in out
+
+
+def test_a_torn_line_is_dropped_and_the_file_stays_the_same_file(tmp_path: Path) -> None:
+    session = _cut_short(tmp_path, 6)
+    metrics = session / "metrics.jsonl"
+    before = metrics.read_text()
+    with metrics.open("a") as handle:
+        handle.write('{"step": 7, "epoch": 1, "split": "train", "loss": 1}\n{"step": 8, "ep')
+    inode = metrics.stat().st_ino
+    trainer = TinyTrainer(base_config(n_iterations=6), session=Session.existing(session))
+    trainer.resume()
+    assert metrics.read_text() == before and metrics.stat().st_ino == inode
+
+
+def test_registered_state_and_plain_metrics_are_restored(tmp_path: Path) -> None:
+    class Counter:
+        def __init__(self) -> None:
+            self.n = 0
+
+        def state_dict(self) -> dict[str, int]:
+            return {"n": self.n}
+
+        def load_state_dict(self, state: dict[str, int]) -> None:
+            self.n = state["n"]
+
+    class Plain:
+        def __init__(self) -> None:
+            self.n = 0
+
+        def update(self, output: Any, label: Any) -> None:
+            self.n += len(label)
+
+        def evaluate(self) -> float:
+            return float(self.n)
+
+        def reset(self) -> None:
+            self.n = 0
+
+    class Registering(TinyTrainer):
+        def create_metrics(self) -> None:
+            self.train_metrics, self.val_metrics = Plain(), Plain()
+            self.counter = Counter()
+            self.register_state("counter", self.counter)
+
+        def train_step(self) -> Any:
+            self.counter.n += 1
+            return super().train_step()
+
+    trainer = trained(tmp_path, Registering, n_iterations=9)
+    again = Registering(base_config(n_iterations=9), session=Session.existing(Path(trainer.session_name)))
+    again.resume()
+    assert again.counter.n == 9 and again.val_metrics.n == 19
+    assert lines(trainer, "val", "score") == [(6, 19.0), (9, 19.0)]
+
+
+# Settings ---------------------------------------------------------------------------------------------------------------
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    values = {
+        **DEFAULTS,
+        "n_epochs": 2,
+        "n_iterations": 5,
+        "precision": "fp8",
+        "accumulate": 0,
+        "clip_norm": 0,
+        "ema": 1,
+        "loader": 3,
+    }
+    with pytest.raises(RunnerError) as caught:
+        Settings.from_config(type("Config", (), values)())
+    for part in (
+        "exactly one of n_iterations and n_epochs expected, found both (set the other to null)",
+        "precision: fp32|bf16|fp16 expected, found 'fp8'",
+        "accumulate: at least 1 expected, found 0",
+        "clip_norm: more than 0 expected, found 0",
+        "ema: a decay between 0 and 1 expected (0.999 is common), found 1.0",
+        "loader: auto|samples|batches expected, found 3",
+    ):
+        assert part in str(caught.value)
+
+
+def test_neither_length_and_what_the_cpu_cannot_do(tmp_path: Path) -> None:
+    with pytest.raises(RunnerError, match="exactly one of n_iterations and n_epochs expected, found neither"):
+        TinyTrainer(base_config(n_iterations=None))
+    with pytest.raises(RunnerError, match="precision: fp16 needs a GPU"):
+        TinyTrainer(base_config(precision="fp16"))
+    if not torch.cuda.is_available():
+        with pytest.raises(RunnerError, match="gpu: true, but torch sees no GPU here"):
+            TinyTrainer(base_config(gpu=True))
+
+
+def test_numbers_as_people_write_them() -> None:
+    settings = Settings.from_config(type("Config", (), {**DEFAULTS, "n_iterations": 1e4, "val_epochs": 2})())
+    assert settings.n_iterations == 10_000 and settings.val_epochs == 2.0
+
+
+def test_every_key_has_a_rule_a_meaning_and_a_field() -> None:
+    assert set(ON_RESUME.values()) == {"free", "fixed", "horizon"}
+    assert set(Settings.__annotations__) == set(DEFAULTS) == set(ON_RESUME) - {"output_path"}
+    assert all(key.meaning and not key.meaning.endswith(".") for key in KEYS)
+
+
+def test_a_hook_that_sets_nothing_is_named(tmp_path: Path) -> None:
+    class Empty(TinyTrainer):
+        def create_optimiser(self) -> None: ...
+
+    with pytest.raises(RunnerError, match=r"Empty\.create_optimiser must set self\.optimiser"):
+        Empty(base_config(output_path=str(tmp_path)))
+
+
+def test_unread_keys_are_named(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, n_iterations=2, learning_rat=1.0)
+    log = (Path(trainer.session_name) / "logs.txt").read_text()
+    assert "Config keys that nothing read: learning_rat\n" in log.replace(", output_path", "").replace(
+        "output_path, ", ""
+    )
+
+
+def test_two_sessions_in_one_second(tmp_path: Path) -> None:
+    names = {TinyTrainer(base_config(output_path=str(tmp_path))).session_name for _ in range(3)}
+    assert len(names) == 3
+
+
+def test_compile_channels_last_and_profile(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, n_iterations=9, channels_last=True, profile=2)
+    assert (Path(trainer.session_name) / "debug" / "trace.json").stat().st_size > 1000
+
+
+def test_a_traceback_reaches_logs_txt(tmp_path: Path) -> None:
+    class Failing(TinyTrainer):
+        def forward_loss(self, batch: Any, output: Any) -> Any:
+            raise ZeroDivisionError("on purpose")
+
+    trainer = Failing(base_config(output_path=str(tmp_path)))
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    assert "ZeroDivisionError: on purpose" in (Path(trainer.session_name) / "logs.txt").read_text()
