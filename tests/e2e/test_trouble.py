@@ -29,13 +29,14 @@ while not os.path.exists(os.environ["RUN_DIR"] + "/debug/go"):
 
 
 class Proxy:
-    """Stands between us and the engine's socket, and can die. `deaf_to`: a request whose answer never comes back."""
+    """Stands between us and the engine's socket, and can die. `deaf_to`: a request that the engine carries out and answers,
+    and whose answer never comes back."""
 
     def __init__(self, path: Path, deaf_to: bytes | None = None) -> None:
         self.address = f"unix://{path}"
         self._path, self._deaf_to = path, deaf_to
         self._open: list[socket.socket] = []
-        self._mute = False
+        self._unheard: set[socket.socket] = set()
         self._listening = socket.socket(socket.AF_UNIX)
         self._listening.bind(str(path))
         self._listening.listen()
@@ -54,13 +55,12 @@ class Proxy:
     def _pass(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
-                heard = self._deaf_to is not None and self._deaf_to in data
-                self._mute = self._mute or heard
-                if heard or not self._mute:
-                    target.sendall(data)
-                if heard:
-                    time.sleep(0.5)  # the engine does it
+                if source in self._unheard:
                     self.die()
+                    return
+                if self._deaf_to is not None and self._deaf_to in data:
+                    self._unheard.add(target)
+                target.sendall(data)
             target.shutdown(socket.SHUT_WR)
 
     def die(self) -> None:

@@ -53,7 +53,7 @@ def reconcile(
         return outcome.state, outcome
     if not same_engine(identity, manifest.engine):
         return State.UNKNOWN, None
-    reason = "its container is gone and nobody saw it end"
+    reason = "the engine that it was given to has no such container, and nobody saw it end"
     if identity.boot_id != manifest.engine.boot_id:
         reason = "the machine was restarted while it ran"
     outcome, _ = record_end(place_of(folder, launch), Ending(lost=True, reason=reason, recorded_by="reconcile"))
