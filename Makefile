@@ -22,7 +22,7 @@ train: .venv/ready ## train PROJECT= CONFIG=, with SET= TAG= DATA=toy GPUS= MODE
 	@$(runner) train
 
 .PHONY: eval
-eval: .venv/ready ## evaluate RUN=, with SPLIT=val|test CHECKPOINT=best|latest|<step>; writes under outputs/
+eval: .venv/ready ## evaluate RUN=, with SPLIT=val|test CHECKPOINT=best|latest|<step> DATASET=; writes under outputs/
 	@$(runner) eval
 
 .PHONY: resume
@@ -82,8 +82,24 @@ demo: .venv/ready ## engine, image, toy data, train, eval: the whole road on a f
 	@$(runner) demo
 
 .PHONY: dataset
-dataset: .venv/ready ## prepare DATASET=, from SOURCE= or the authors' site; STAGE=raw|toy|lists
+dataset: .venv/ready ## prepare DATASET=, from SOURCE= or the authors' site; STAGE=raw|lists|lmdb|toy|readme
 	@$(runner) dataset
+
+.PHONY: new-dataset
+new-dataset: .venv/ready ## the folder of a new DATASET=, with three functions to fill
+	@$(runner) new-dataset
+
+.PHONY: explore
+explore: .venv/ready ## DATASET= as one page: samples, balance, shapes, duplicates, what cannot be read
+	@$(runner) explore
+
+.PHONY: lint-dataset
+lint-dataset: .venv/ready ## hold DATASET= against its dataset.yml, and its toy set against the full one
+	@$(runner) lint-dataset
+
+.PHONY: check-datasets
+check-datasets: .venv/ready ## say whether the README of each data set, or of DATASET=, still tells the truth
+	@$(runner) check-datasets
 
 .PHONY: image
 image: .venv/ready ## build the image of PROJECT= (a launch does it by itself), with MODE= GPUS=
@@ -136,7 +152,7 @@ clean: ## remove the virtual environments and the cache (no run, no data)
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^## /{printf "\n%s\n", substr($$0, 4)} /^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^## /{printf "\n%s\n", substr($$0, 4)} /^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 # The host's own environment is made by pip from a lock with hashes: all it takes is Python 3.11. It is made beside and
 # renamed, so that it is complete or absent, and two makes at once do not hurt each other. The one for checks is made

@@ -1,8 +1,7 @@
-"""Prepares CIFAR-10 in its authors' binary format: `prepare.py raw | toy | lists`, each stage complete or absent.
+"""What only CIFAR-10 knows of its own preparation: its authors' files, how they are split, and a toy set like them.
 
 A batch file is a row of records of 3,073 bytes: one label (0..9), then 3,072 pixels, the red plane of 32 x 32 first,
-then green, then blue. A line of a list file names one record: `raw/data_batch_1.bin#17<TAB>6` is record 17, counted
-from 0, of that file (relative to the data set's root), and its label.
+then green, then blue.
 """
 
 import hashlib
@@ -18,7 +17,9 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.inside.stages import DataError, Places, Stage, main
+from runner.inside.dataset.lists import DataError, Entry
+from runner.inside.dataset.recipe import Recipe, main
+from runner.inside.dataset.stages import Places
 
 Bytes = NDArray[np.uint8]
 
@@ -40,14 +41,11 @@ TOY_BATCHES, TOY_IMAGES = 5, 200
 def write_raw(places: Places, folder: Path) -> None:
     """Take the authors' files out of a folder or an archive; names are ours, so that nothing can land elsewhere."""
     source = places.source
-    if source is None:
-        raise DataError("raw: no source was given; run `make dataset DATASET=cifar10` [SOURCE=<folder or archive>]")
+    assert source is not None, "dataset.yml names a source"
     if source.is_dir():
         _copy_folder(source, folder)
     else:
         _unpack(source, folder)
-    for path in folder.iterdir():
-        path.chmod(path.stat().st_mode & ~0o222)
 
 
 def _copy_folder(source: Path, folder: Path) -> None:
@@ -138,28 +136,28 @@ def _found(folder: Path) -> str:
     return ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
 
 
-# -------------------------------------------------------------------------------------------------------------- lists
+# ------------------------------------------------------------------------------------------------------------- splits
 
 
-def write_lists(raw: Path, folder: Path) -> None:
-    """train.txt, val.txt and test.txt for the batches in `raw`.
+def splits(raw: Path) -> dict[str, list[Entry]]:
+    """train, val and test for the batches in `raw`.
 
     Of each class, the tenth of its training images with the smallest sha256 is for validation: the split depends on the
     images alone, and equal images never stand on both sides of it.
     """
-    lines: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    found: dict[str, list[Entry]] = {"train": [], "val": []}
     batches = [(path.name, read_batch(path)) for path in training_batches(raw)]
     digests = [[hashlib.sha256(record[1:].tobytes()).digest() for record in records] for _, records in batches]
     limits = _val_limits(
         np.concatenate([records[:, 0] for _, records in batches]), [d for part in digests for d in part]
     )
     for (name, records), part in zip(batches, digests, strict=True):
-        for index, (record, digest) in enumerate(zip(records, part, strict=True)):
-            split = "val" if digest <= limits[int(record[0])] else "train"
-            lines[split].append(_line(name, index, int(record[0])))
-    lines["test"] = [_line(TEST, index, int(record[0])) for index, record in enumerate(read_batch(raw / TEST))]
-    for split, text in lines.items():
-        (folder / f"{split}.txt").write_text("".join(text))
+        for index, (label, digest) in enumerate(zip(records[:, 0].tolist(), part, strict=True)):
+            found["val" if digest <= limits[label] else "train"].append(Entry(f"raw/{name}", label, index))
+    if not found["val"]:
+        raise DataError(f"{raw}: no class has {VAL_SHARE} training images, so that one could be for validation")
+    test = read_batch(raw / TEST)[:, 0].tolist()
+    return {**found, "test": [Entry(f"raw/{TEST}", label, index) for index, label in enumerate(test)]}
 
 
 def _val_limits(labels: Bytes, digests: list[bytes]) -> dict[int, bytes]:
@@ -171,33 +169,14 @@ def _val_limits(labels: Bytes, digests: list[bytes]) -> dict[int, bytes]:
     return limits
 
 
-def _line(name: str, index: int, label: int) -> str:
-    return f"raw/{name}#{index}\t{label}\n"
-
-
-def check_lists(folder: Path) -> None:
-    """Refuse an empty list, and an image that stands in two lists or twice in one."""
-    seen: set[str] = set()
-    for split in ("train", "val", "test"):
-        names = [line.partition("\t")[0] for line in (folder / f"{split}.txt").read_text().splitlines()]
-        if not names:
-            raise DataError(f"{folder / split}.txt: empty; expected at least {VAL_SHARE} training images of one class")
-        if len(set(names)) < len(names) or not seen.isdisjoint(names):
-            raise DataError(f"{folder / split}.txt: an image stands in it twice, or in another list as well")
-        seen.update(names)
-
-
 # ---------------------------------------------------------------------------------------------------------------- toy
 
 
-def write_toy(folder: Path) -> None:
-    """The same tree with generated images: five shapes in two families of colour make ten classes.
+def write_toy(raw: Path) -> None:
+    """The same files with generated images: five shapes in two families of colour make ten classes.
 
     Integers and SHAKE-256 only, so that every machine and every version of numpy makes the same bytes.
     """
-    raw, lists = folder / "raw", folder / "lists"
-    raw.mkdir()
-    lists.mkdir()
     for number in range(1, TOY_BATCHES + 1):
         (raw / f"data_batch_{number}.bin").write_bytes(toy_batch(f"data_batch_{number}", TOY_IMAGES).tobytes())
     (raw / TEST).write_bytes(toy_batch("test_batch", TOY_IMAGES).tobytes())
@@ -205,13 +184,6 @@ def write_toy(folder: Path) -> None:
     (raw / "readme.html").write_text(
         "<p>Generated images in the format of CIFAR-10; see README.md of this data set.</p>\n"
     )
-    write_lists(raw, lists)
-
-
-def check_toy(folder: Path) -> None:
-    """The same checks as for the full data."""
-    check_raw(folder / "raw")
-    check_lists(folder / "lists")
 
 
 def toy_batch(name: str, images: int) -> Bytes:
@@ -255,11 +227,7 @@ def _bytes(text: str, length: int) -> Bytes:
     return np.frombuffer(hashlib.shake_256(text.encode()).digest(length), np.uint8)
 
 
-STAGES = (
-    Stage(name="raw", write=write_raw, check=check_raw),
-    Stage(name="toy", write=lambda places, folder: write_toy(folder), check=check_toy),
-    Stage(name="lists", write=lambda places, folder: write_lists(places.raw, folder), check=check_lists),
-)
+RECIPE = Recipe(write_raw=write_raw, check_raw=check_raw, write_toy=write_toy, splits=splits)
 
 if __name__ == "__main__":
-    sys.exit(main(STAGES, Path(__file__), sys.argv[1:]))
+    sys.exit(main(RECIPE, __file__, sys.argv[1:]))

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Adam
 from torch.utils.data import DataLoader
 
-from projects.cifar.data import CifarDataset, class_names
+from projects.cifar.data import CifarDataset
 from projects.cifar.model import CifarModel
 from projects.cifar.pictures import confusion_matrix, draw_confusion, draw_mistakes, write_per_class
 from runner.training import AccuracyMetrics, Trainer
@@ -17,9 +17,9 @@ from runner.training import AccuracyMetrics, Trainer
 class CifarTrainer(Trainer):
     def create_data(self):
         # Load dataset containing input 32x32 images and corresponding labels.
-        self.train_dataset = CifarDataset(mode="train")
-        self.val_dataset = CifarDataset(mode="val")
-        self.test_dataset = CifarDataset(mode="test")
+        self.train_dataset = CifarDataset(mode="train", format=self.config.format)
+        self.val_dataset = CifarDataset(mode="val", format=self.config.format)
+        self.test_dataset = CifarDataset(mode="test", format=self.config.format)
         self.train_dataset.augment = self.config.augment
 
         # Create batches using DataLoader
@@ -67,7 +67,7 @@ class CifarTrainer(Trainer):
         """Beside the predictions: accuracy by class, the confusion matrix, and the surest mistakes."""
         super().write_evaluation(predictions, scores, split, output_dir)
         dataset = self.test_dataset if split == "test" else self.val_dataset
-        names = class_names(dataset.root)
+        names = dataset.schema.classes
         output, labels = predictions["output"], predictions["label"]
         matrix = confusion_matrix(labels, output.argmax(axis=1), len(names))
         images = Path(output_dir) / "images"

@@ -2,28 +2,42 @@
 
 A data set's folder under the datasets root:
 
-    raw/ lmdb/ lists/       the full data; each is one stage
-    toy/{raw,lmdb,lists}    the same tree in small; one stage
-    .stages/                lock, what is being built, and one marker for each stage that is complete
+    raw/ lists/ lmdb/         the full data; each is one stage
+    toy/{raw,lists,lmdb}      the same tree in small; one stage
+    readme/                   the facts that README.md shows, and a picture, of each of the two; one stage
+    .stages/                  lock, what is being built, and one marker for each stage that is complete
 
 A stage's folder appears by one rename, so it is complete or absent. Its marker says what it was made from.
 """
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from runner.contract.errors import RunnerError
-from runner.contract.jsonio import file_sha256, pretty_json, read_json, sha256_of, write_atomic
+from runner.contract.jsonio import pretty_json, read_json, sha256_of, write_atomic
 from runner.contract.layout import DATASETS_DIR, TOY
 
 RAW = "raw"
-LMDB = "lmdb"
 LISTS = "lists"
-STAGES = (RAW, TOY, LMDB, LISTS)
-NEEDS_RAW = (LMDB, LISTS)
-"""The stages that are made from the full raw data; toy makes everything it needs."""
+LMDB = "lmdb"
+README = "readme"
+MADE_FROM: Mapping[str, Sequence[str]] = {
+    RAW: (),
+    LISTS: (RAW,),
+    LMDB: (RAW, LISTS),
+    TOY: (),
+    README: (RAW, LISTS, LMDB, TOY),
+}
+"""Each stage, and the folders that it reads. Toy makes everything it needs; readme describes what there is."""
+STAGES = tuple(MADE_FROM)
+NEEDS_RAW = (LISTS, LMDB)
+"""The stages that cannot be without the full raw data."""
+LINT, EXPLORE = "lint", "explore"
+LOOKS = (LINT, EXPLORE)
+"""What prepare.py can do besides: it looks at the data, and changes nothing."""
 
 DATASET_VARIABLE = "DATASET_DIR"
 """Names the data set's writable folder in a prepare launch."""
@@ -105,15 +119,17 @@ def read_marker(path: Path) -> Marker | None:
         raise RunnerError(f"{path}: lacks {missing}; remove it to have the stage checked") from None
 
 
-def stage_inputs(stage: str, code: Path, raw: Path) -> str:
-    """The hash of what `stage` is made from: prepare.py and, where it is read, the raw data by name, size and mtime.
+def stage_inputs(stage: str, recipe: str, root: Path, raw: Path) -> str:
+    """The hash of what `stage` is made from: its `recipe` (see DatasetInfo), and the folders it reads, by the names, sizes
+    and mtimes of their files. `raw` may lie elsewhere.
 
     Raw itself has one hash for all: once there it is never made again.
     """
     if stage == RAW:
         return sha256_of({"stage": stage})
-    listing = [[name, size, mtime] for name, size, mtime in _listing(raw)] if stage in NEEDS_RAW else []
-    return sha256_of({"stage": stage, "code": file_sha256(code), "raw": listing})
+    read = {part: raw if part == RAW else root / part for part in MADE_FROM[stage]}
+    listings = {part: [[*entry] for entry in _listing(folder)] for part, folder in read.items()}
+    return sha256_of({"stage": stage, "recipe": recipe, **listings})
 
 
 def count(folder: Path) -> tuple[int, int]:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from runner.contract.checksum import Checksum
 from runner.contract.errors import RunnerError
-from runner.host.data.download import Checksum, download, ssl_context
+from runner.host.data.download import download, ssl_context
 
 CONTENT = bytes(range(256)) * 4096
 MD5 = Checksum("md5", hashlib.md5(CONTENT).hexdigest())

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,10 @@ pytest.importorskip("matplotlib")
 
 from PIL import Image  # noqa: E402 (after the skips)
 
-from projects.cifar.data import CifarDataset, class_names, map_batch, random_shift_and_flip  # noqa: E402
+from projects.cifar.data import CifarDataset, random_shift_and_flip  # noqa: E402
 from projects.cifar.model import CifarModel  # noqa: E402
 from projects.cifar.pictures import confusion_matrix, worst_mistakes, write_per_class  # noqa: E402
+from runner.contract.errors import RunnerError  # noqa: E402
 from runner.host.launch import gather  # noqa: E402
 from runner.host.projects import experiment_names, load_project  # noqa: E402
 
@@ -45,8 +47,8 @@ class TestDataset:
         dataset = CifarDataset("train", root)
         assert (len(dataset), len(CifarDataset("val", root)), len(CifarDataset("test", root))) == (900, 100, 200)
         for index, line in enumerate((root / "lists" / "train.txt").read_text().splitlines()[::97]):
-            name, label = line.split("\t")
-            file, record = name.split("#")
+            _, path, label = line.split("\t")
+            file, record = path.split("#")
             raw = (root / file).read_bytes()[int(record) * 3073 : (int(record) + 1) * 3073]
             sample = dataset[index * 97]
             assert int(sample["label"]) == int(label) == raw[0] == dataset.labels[index * 97]
@@ -75,12 +77,25 @@ class TestDataset:
     def test_the_folder_comes_from_the_variable(self, datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DATASETS_DIR", str(datasets))
         assert CifarDataset(mode="val").root == datasets / "cifar10"
-        assert class_names(datasets / "cifar10")[9] == "truck"
+        assert CifarDataset(mode="val").schema.classes[9] == "truck"
 
-    def test_a_cut_file_is_named(self, tmp_path: Path) -> None:
-        (tmp_path / "data_batch_1.bin").write_bytes(b"x" * 3074)
-        with pytest.raises(ValueError, match=r"data_batch_1.bin: found 3074 bytes, expected a multiple of 3073"):
-            map_batch(tmp_path / "data_batch_1.bin")
+    def test_a_cut_file_is_named(self, datasets: Path, tmp_path: Path) -> None:
+        root = tmp_path / "cifar10"
+        shutil.copytree(datasets / "cifar10", root)
+        os.truncate(root / "raw" / "test_batch.bin", 3074)
+        with pytest.raises(RunnerError, match=r"test_batch.bin: found 3074 bytes .* expected a multiple of 3073"):
+            CifarDataset("test", root, format="raw")[0]
+        os.truncate(root / "raw" / "test_batch.bin", 3073)
+        with pytest.raises(RunnerError, match=r"test_batch.bin: has 1 records, and .*test.txt names number 199"):
+            CifarDataset("test", root, format="raw")[0]
+
+    def test_raw_and_lmdb_give_the_same(self, datasets: Path) -> None:
+        root = datasets / "cifar10"
+        both = [CifarDataset("train", root, format=format) for format in ("raw", "arrays")]
+        assert CifarDataset("train", root).format == "arrays"
+        indices = torch.tensor([899, 3, 3, 450, 0])
+        one, other = (dataset.get_batch(indices) for dataset in both)
+        assert torch.equal(one["image"], other["image"]) and torch.equal(one["label"], other["label"])
 
 
 class TestAugmentation:
@@ -244,7 +259,7 @@ class TestSession:
         rows = list(csv.DictReader((outputs / "predictions.csv").read_text().splitlines()))
         assert len(rows) == 200
         by_class = list(csv.DictReader((outputs / "per_class.csv").read_text().splitlines()))
-        assert [row["class"] for row in by_class] == class_names(datasets / "cifar10")
+        assert [row["class"] for row in by_class] == list(CifarDataset("val", datasets / "cifar10").schema.classes)
         assert sum(int(row["right"]) for row in by_class) == round(scores["accuracy"] * 200)
         for name in ("confusion.png", "worst_mistakes.png"):
             with Image.open(outputs / "images" / name) as picture:

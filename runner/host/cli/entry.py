@@ -13,7 +13,8 @@ from typing import Any
 
 from runner.contract.errors import RunnerError
 from runner.host.cli.console import one_line, say
-from runner.host.cli.launches import LAUNCH_OPTIONS, dataset, demo, evaluate, notebook, reproduce, resume, shell, train
+from runner.host.cli.data import check_datasets, dataset, explore, lint_dataset, new_dataset
+from runner.host.cli.launches import LAUNCH_OPTIONS, demo, evaluate, notebook, reproduce, resume, shell, train
 from runner.host.cli.needs import engine, image, lock, venv
 from runner.host.cli.options import add_options, from_make
 from runner.host.cli.records import compare, export, follow, import_, logs, ls, model, release, rm, show, stop
@@ -67,11 +68,15 @@ def parse(argv: list[str], environment: Any) -> Namespace:
 
 VERBS: dict[str, tuple[Callable[[Namespace], int], tuple[str, ...]]] = {
     "train": (train, ("project", "config", "set", "tag", "data", "mode", "detach", "verify", *LAUNCH_OPTIONS)),
-    "eval": (evaluate, ("run", "project", "split", "checkpoint", "set", "data", "verify", *LAUNCH_OPTIONS)),
+    "eval": (evaluate, ("run", "project", "split", "checkpoint", "set", "data", "dataset", "verify", *LAUNCH_OPTIONS)),
     "resume": (resume, ("run", "project", "set", "force", "detach", *LAUNCH_OPTIONS)),
     "reproduce": (reproduce, ("run", "project", "level", "force", "verify", *LAUNCH_OPTIONS)),
     "compare": (compare, ("runs", "project", "json")),
     "dataset": (dataset, ("dataset", "source", "stage", "engine")),
+    "new-dataset": (new_dataset, ("dataset",)),
+    "lint-dataset": (lint_dataset, ("dataset", "engine")),
+    "explore": (explore, ("dataset", "engine")),
+    "check-datasets": (check_datasets, ("dataset",)),
     "ls": (ls, ("project", "json")),
     "show": (show, ("run", "project", "json")),
     "logs": (logs, ("run", "project", "follow")),

@@ -45,6 +45,7 @@ def evaluate(arguments: Namespace) -> int:
         split=arguments.split or "val",
         checkpoint=arguments.checkpoint or "best",
         data=arguments.data,
+        dataset=arguments.dataset,
         gpus=arguments.gpus,
         overrides=overrides_of(arguments),
         full=verify_full(arguments),
@@ -107,18 +108,6 @@ def reproduce(arguments: Namespace) -> int:
     print(json.dumps(to_json(verdict), indent=2) if arguments.json else verdict_page.verdict_page(verdict))
     say(f"\nverdict  {path}")
     return 0 if verdict.holds else 1
-
-
-def dataset(arguments: Namespace) -> int:
-    """Prepare a data set: raw from its authors or SOURCE, a toy set, list files."""
-    from runner.host.verbs.prepare import PrepareRequest, prepare_dataset
-
-    house = house_here()
-    engine = engine_for(arguments, house)
-    request = PrepareRequest(dataset=needed(arguments, "dataset"), source=arguments.source, stage=arguments.stage)
-    built = prepare_dataset(house, engine, request, caller_here(), say)
-    print("\n".join(str(path) for path in built))
-    return 0
 
 
 def shell(arguments: Namespace) -> int:

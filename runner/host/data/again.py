@@ -4,17 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.contract.dataset_file import dataset_names, load_dataset
 from runner.contract.errors import RunnerError
 from runner.contract.layout import TOY, RunPaths
 from runner.contract.records import DataRecord
 from runner.host.data import datasets
+from runner.host.data.changed import differing_files
 from runner.host.data.seen import SeenData, seen
 from runner.host.engines.engine import Engine, Mount
 from runner.host.house import House
 from runner.host.launch.gather import Say
 from runner.host.launch.plan import Caller
-
-NAMES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +88,8 @@ def _make_toy(house: House, engine: Engine, record: DataRecord, caller: Caller, 
     """Make a toy set that is gone, where its data set's code is here."""
     from runner.host.verbs.prepare import prepare_stage
 
-    if record.name in datasets.dataset_names(house.root):
-        info = datasets.load_dataset(house.root, record.name)
+    if record.name in dataset_names(house.root):
+        info = load_dataset(house.root, record.name)
         prepare_stage(house, engine, info, TOY, None, caller, say)
 
 
@@ -127,26 +127,8 @@ def _problem(house: House, run: RunPaths, record: DataRecord, home: Path, here: 
             f"{run.folder.name} saw {wanted}, which is nowhere below {house.datasets}; put it at {home}, or set "
             f"DATASETS_ROOT to where it is"
         )
-    found = here.records[0]
+    found, files = here.records[0], differing_files(run, here)
     return (
         f"{run.folder.name} saw {wanted}; {home} holds {found.files} files with fingerprint {found.fingerprint[:12]}"
-        f"{_differing(run, here)}, and no other folder below {house.datasets} matches; bring the data back"
+        f"{f' ({files})' if files else ''}, and no other folder below {house.datasets} matches; bring the data back"
     )
-
-
-def _differing(run: RunPaths, here: SeenData) -> str:
-    """The files that are not what they were, from the list that the run keeps."""
-    from runner.contract.listing import compare, read_listing
-
-    changed = []
-    for name, listing in here.inputs.items():
-        before = run.inputs / name
-        if before.is_file():
-            part = name.removesuffix(".tsv.gz").rpartition(".")[2]
-            found = compare(read_listing(before), read_listing(listing))
-            for kind in ("added", "removed", "changed"):
-                changed += [f"{part}/{path} {kind}" for path in getattr(found, kind)]
-    if not changed:
-        return ""
-    more = f" and {len(changed) - NAMES} more" if len(changed) > NAMES else ""
-    return f" ({', '.join(changed[:NAMES])}{more})"

@@ -7,33 +7,33 @@ folder <name>/ of the datasets root, which may be another disk; by default it is
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from runner.contract.dataset_file import DatasetInfo, ImageChoice
 from runner.contract.errors import RunnerError
 from runner.contract.jsonio import sha256_of
 from runner.contract.layout import DATASET_PARTS, TOY
-from runner.contract.names import check_name, unknown
+from runner.contract.names import unknown
 from runner.contract.preparation import (
     DATASET_VARIABLE,
     LISTS,
+    LOOKS,
+    MADE_FROM,
     NEEDS_RAW,
     RAW,
     RAW_TARGET,
     RAW_VARIABLE,
     SOURCE_TARGET,
     SOURCE_VARIABLE,
-    STAGES,
     StagePaths,
     dataset_target,
     read_marker,
     stage_inputs,
 )
 from runner.contract.records import DataRecord
-from runner.contract.yaml12 import load_mapping, type_name
-from runner.host.data.download import Checksum, Progress, download
+from runner.host.data.download import Progress, download
 from runner.host.engines.engine import Mount
 
 if TYPE_CHECKING:  # its helpers are loaded where something is hashed
@@ -41,8 +41,6 @@ if TYPE_CHECKING:  # its helpers are loaded where something is hashed
 
 FULL = "full"
 VARIANTS = (FULL, TOY)
-KEYS = ("description", "source", "licence", "citation", "splits", "record", "image", "prepare")
-_CHECKSUMS = {"md5": 32, "sha256": 64}
 
 
 class DatasetMissing(RunnerError):
@@ -56,55 +54,6 @@ class DatasetMissing(RunnerError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceFile:
-    """One file as its authors offer it."""
-
-    url: str
-    checksum: Checksum
-
-    @property
-    def file_name(self) -> str:
-        """The last part of the address."""
-        return PurePosixPath(urlsplit(self.url).path).name
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageChoice:
-    """Whose Python prepares a data set: a base image, or a project's image."""
-
-    base: str | None = None
-    project: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetInfo:
-    """What dataset.yml says, complete."""
-
-    name: str
-    folder: Path
-    """The folder of dataset.yml in the repository."""
-    image: ImageChoice
-    prepare: Mapping[str, tuple[str, ...]]
-    """The command of each stage, in the order in which they run."""
-    sources: tuple[SourceFile, ...] = ()
-    description: str = ""
-    licence: str = ""
-    citation: str = ""
-    splits: Mapping[str, str] = field(default_factory=dict)
-    record: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """The stages that can be prepared, in the order in which they run."""
-        return tuple(self.prepare)
-
-    @property
-    def code(self) -> Path:
-        """What makes the stages."""
-        return self.folder / "prepare.py"
-
-
-@dataclass(frozen=True, kw_only=True)
 class ResolvedDataset:
     """The parts of one variant, as they are on this machine."""
 
@@ -114,11 +63,13 @@ class ResolvedDataset:
     """Part → folder, absolute, symlinks resolved."""
     submounts: tuple[Mount, ...] = ()
     """Other file systems mounted below a part. A bind takes them along writable, so each is mounted again read-only."""
+    seen_as: str = ""
+    """The data set in whose place it is seen inside: its own, or the one that a run was trained on."""
 
     @property
     def mounts(self) -> tuple[Mount, ...]:
         """Each part by itself, read-only."""
-        target = dataset_target(self.name)
+        target = dataset_target(self.seen_as or self.name)
         return tuple(Mount(source=path, target=target / part) for part, path in self.parts.items())
 
 
@@ -137,114 +88,13 @@ class PrepareRequest:
     """For raw alone, and there only if the host could not bring the source."""
 
 
-# ---------------------------------------------------------------------------------------------------------- dataset.yml
-
-
-def dataset_names(root: Path) -> list[str]:
-    """The data sets of the repository at `root`: the folders of datasets/ that have a dataset.yml."""
-    return sorted(path.parent.name for path in (root / "datasets").glob("*/dataset.yml"))
-
-
-def load_dataset(root: Path, name: str) -> DatasetInfo:
-    """The data set `name` of the repository at `root`.
-
-    Raises:
-        RunnerError: there is none of that name (the nearest and the list are given), or its dataset.yml cannot be used
-            (all problems in one line).
-    """
-    check_name("DATASET", name)
-    path = root / "datasets" / name / "dataset.yml"
-    if not path.is_file():
-        raise unknown("DATASET", name, dataset_names(root))
-    raw = load_mapping(path)
-    problems = [f"unknown key {key!r} (known: {', '.join(KEYS)})" for key in raw if key not in KEYS]
-    info = DatasetInfo(
-        name=name,
-        folder=path.parent,
-        image=_image(raw.get("image"), problems),
-        prepare=_prepare(raw.get("prepare"), problems),
-        sources=_sources(raw.get("source"), problems),
-        splits=_texts("splits", raw.get("splits"), problems),
-        record=_texts("record", raw.get("record"), problems),
-        **{key: _text(key, raw.get(key), problems) for key in ("description", "licence", "citation")},
-    )
-    if problems:
-        raise RunnerError(f"{path}: {'; '.join(problems)}")
-    return info
-
-
-def _text(key: str, value: Any, problems: list[str]) -> str:
-    if value is None or isinstance(value, str):
-        return value or ""
-    problems.append(f"{key}: found {type_name(value)}, expected text")
-    return ""
-
-
-def _texts(key: str, value: Any, problems: list[str]) -> dict[str, str]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        problems.append(f"{key}: found {type_name(value)}, expected a mapping of names to text")
-        return {}
-    return {str(name): str(text) for name, text in value.items()}
-
-
-def _image(value: Any, problems: list[str]) -> ImageChoice:
-    if isinstance(value, dict) and len(value) == 1:
-        [(kind, name)] = value.items()
-        if kind in ("base", "project") and isinstance(name, str):
-            return ImageChoice(**{kind: name})
-    problems.append(f"image: found {value!r}, expected {{base: cpu}} or {{project: <name>}}")
-    return ImageChoice()
-
-
-def _prepare(value: Any, problems: list[str]) -> dict[str, tuple[str, ...]]:
-    if not isinstance(value, dict) or not value:
-        problems.append(f"prepare: found {type_name(value)}, expected a command for each stage of {', '.join(STAGES)}")
-        return {}
-    commands = {}
-    for stage, words in value.items():
-        if stage not in STAGES:
-            problems.append(f"prepare: unknown stage {stage!r} (known: {', '.join(STAGES)})")
-        elif not isinstance(words, list) or not words:
-            problems.append(
-                f"prepare.{stage}: found {type_name(words)}, expected a list of words such as [python, prepare.py]"
-            )
-        else:
-            commands[stage] = tuple(str(word) for word in words)
-    return commands
-
-
-def _sources(value: Any, problems: list[str]) -> tuple[SourceFile, ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        problems.append(f"source: found {type_name(value)}, expected a list of {{url: …, sha256: …}}")
-        return ()
-    return tuple(file for entry in value if (file := _source(entry, problems)) is not None)
-
-
-def _source(entry: Any, problems: list[str]) -> SourceFile | None:
-    url = entry.get("url") if isinstance(entry, dict) else None
-    sums = [key for key in _CHECKSUMS if isinstance(entry, dict) and key in entry]
-    if not isinstance(url, str) or not re.match(r"https?://[^/]+/.*[^/]\Z", url):
-        problems.append(f"source: found {entry!r}, expected url: https://…/<file>")
-    elif len(sums) != 1 or set(entry) - {"url", *_CHECKSUMS}:
-        problems.append(
-            f"source: {url} has the keys {', '.join(entry)}, expected url and one of {', '.join(_CHECKSUMS)}"
-        )
-    elif not re.fullmatch(rf"[0-9a-f]{{{_CHECKSUMS[sums[0]]}}}", str(entry[sums[0]])):
-        problems.append(f"source: {sums[0]} {entry[sums[0]]!r} is not {_CHECKSUMS[sums[0]]} hexadecimal digits")
-    else:
-        return SourceFile(url=url, checksum=Checksum(sums[0], str(entry[sums[0]])))
-    return None
-
-
 # ------------------------------------------------------------------------------------------------------ what there is
 
 
-def resolve(info: DatasetInfo, datasets_root: Path, variant: str = FULL) -> ResolvedDataset:
+def resolve(info: DatasetInfo, datasets_root: Path, variant: str = FULL, seen_as: str | None = None) -> ResolvedDataset:
     """The parts of `variant` on this machine: raw and lists (where the data set has them), lmdb if it was made.
+
+    Inside they are seen as those of the data set `seen_as`, if it is given.
 
     Raises:
         DatasetMissing: a part that is needed is not there; the text says how to get it.
@@ -253,7 +103,7 @@ def resolve(info: DatasetInfo, datasets_root: Path, variant: str = FULL) -> Reso
     if variant not in VARIANTS:
         raise RunnerError(f"DATA={variant!r}: expected one of {', '.join(VARIANTS)}")
     root = _variant_root(info, datasets_root, variant)
-    needed = [part for part in DATASET_PARTS if part == RAW or (part == LISTS and LISTS in info.prepare)]
+    needed = [part for part in DATASET_PARTS if part == RAW or (part == LISTS and LISTS in info.stages)]
     parts = {}
     for part in DATASET_PARTS:
         path = root / part
@@ -264,7 +114,10 @@ def resolve(info: DatasetInfo, datasets_root: Path, variant: str = FULL) -> Reso
             command = f"make dataset DATASET={info.name}" + (f" STAGE={TOY}" if variant == TOY else "")
             message = f"data set {info.name}: {path} is not there; make it with `{command}`"
             raise DatasetMissing(message, dataset=info.name, variant=variant, stage=stage)
-    return ResolvedDataset(name=info.name, variant=variant, parts=parts, submounts=_submounts(info.name, parts))
+    target = seen_as or info.name
+    return ResolvedDataset(
+        name=info.name, variant=variant, parts=parts, submounts=_submounts(target, parts), seen_as=target
+    )
 
 
 def is_missing(info: DatasetInfo, datasets_root: Path, variant: str) -> bool:
@@ -288,7 +141,7 @@ def is_complete(info: DatasetInfo, datasets_root: Path, stage: str) -> bool:
         return False
     marker = read_marker(paths.marker)
     raw = StagePaths(paths.root, RAW).folder
-    return marker is not None and marker.inputs == stage_inputs(stage, info.code, raw)
+    return marker is not None and marker.inputs == stage_inputs(stage, info.recipe, paths.root, raw)
 
 
 def data_record(resolved: ResolvedDataset, cache: Path | None = None, full: bool = False) -> DataRecord:
@@ -380,27 +233,31 @@ def fetch_sources(info: DatasetInfo, cache_root: Path, progress: Progress = lamb
     return files[0] if len(files) == 1 else folder
 
 
-def prepare_request(info: DatasetInfo, datasets_root: Path, stage: str, source: Path | None = None) -> PrepareRequest:
-    """What a prepare launch of `stage` needs. Pure but for looking: the data set's folder must be there when it starts.
+def prepare_request(info: DatasetInfo, datasets_root: Path, word: str, source: Path | None = None) -> PrepareRequest:
+    """What a prepare launch needs for a stage, or for one of LOOKS, which see the data set's folder read-only.
+
+    Pure but for looking: the data set's folder must be there when it starts.
 
     Raises:
         RunnerError: the data set has no such stage, `source` is not there, or raw has no source.
         DatasetMissing: the stage is made from raw, which is not there.
     """
     root, target = datasets_root / info.name, dataset_target(info.name)
-    mounts = [Mount(source=Path(os.path.realpath(root)), target=target, read_only=False)]
+    if word not in LOOKS:
+        _known_stage(info, word)
+    mounts = [Mount(source=Path(os.path.realpath(root)), target=target, read_only=word in LOOKS)]
     environment = {DATASET_VARIABLE: str(target)}
-    _known_stage(info, stage)
-    if stage in NEEDS_RAW:
-        raw = StagePaths(root, RAW).folder
-        if not os.path.lexists(raw):
+    raw = StagePaths(root, RAW).folder
+    if word in LOOKS or RAW in MADE_FROM[word]:
+        if os.path.lexists(raw):
+            mounts.append(Mount(source=_real_folder(raw), target=RAW_TARGET))
+            environment[RAW_VARIABLE] = str(RAW_TARGET)
+        elif word in NEEDS_RAW:
             message = (
-                f"data set {info.name}: {raw} is not there; {stage} is made from it: `make dataset DATASET={info.name}`"
+                f"data set {info.name}: {raw} is not there; {word} is made from it: `make dataset DATASET={info.name}`"
             )
             raise DatasetMissing(message, dataset=info.name, variant=FULL, stage=RAW)
-        mounts.append(Mount(source=_real_folder(raw), target=RAW_TARGET))
-        environment[RAW_VARIABLE] = str(RAW_TARGET)
-    if stage == RAW and source is not None:
+    if word == RAW and source is not None:
         if not source.exists():
             raise RunnerError(
                 f"SOURCE={str(source)!r}: not there; expected a folder or an archive with the data set's files"
@@ -409,16 +266,16 @@ def prepare_request(info: DatasetInfo, datasets_root: Path, stage: str, source: 
         environment[SOURCE_VARIABLE] = str(SOURCE_TARGET)
     return PrepareRequest(
         dataset=info.name,
-        stage=stage,
-        argv=info.prepare[stage],
+        stage=word,
+        argv=info.command(word),
         image=info.image,
         mounts=tuple(mounts),
         environment=environment,
-        network=stage == RAW and source is None,
+        network=word == RAW and source is None and not info.made_by_code,
     )
 
 
 def _known_stage(info: DatasetInfo, stage: str) -> str:
-    if stage not in info.prepare:
-        raise unknown("STAGE", stage, info.prepare)
+    if stage not in info.stages:
+        raise unknown("STAGE", stage, info.stages)
     return stage

@@ -6,7 +6,6 @@ SSL_CERT_FILE and SSL_CERT_DIR; the bundle variables of other tools are honoured
 
 import errno
 import fcntl
-import hashlib
 import http.client
 import os
 import re
@@ -16,10 +15,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from runner.contract.checksum import Checksum
 from runner.contract.errors import RunnerError
 from runner.contract.jsonio import sync_folder
 
@@ -32,24 +31,6 @@ _CHUNK = 1 << 18
 
 class DownloadError(RunnerError):
     """The file could not be fetched, or is not the one that was expected."""
-
-
-@dataclass(frozen=True)
-class Checksum:
-    """What a file's bytes must hash to."""
-
-    algorithm: str
-    """As hashlib names it: md5, sha256 …"""
-    digest: str
-    """Hexadecimal, lower case."""
-
-    def of(self, path: Path) -> str:
-        """The digest of a file, by this algorithm."""
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, self._new).hexdigest()
-
-    def _new(self) -> "hashlib._Hash":
-        return hashlib.new(self.algorithm, usedforsecurity=False)
 
 
 class _Cut(Exception):

@@ -1,12 +1,13 @@
-"""The data of a launch: the variants that its config names, as mounts and as records. A missing toy set is made."""
+"""The data of a launch: the variants that its config names, as mounts and as records. What code alone can make is made."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.contract.dataset_file import DatasetInfo, load_dataset
 from runner.contract.jsonio import sha256_of
-from runner.contract.layout import TOY
+from runner.contract.layout import DATASET_PARTS, TOY
 from runner.contract.records import DataRecord
 from runner.host.data import datasets
 from runner.host.engines.engine import Engine, Mount
@@ -40,25 +41,38 @@ def data_of(
     *,
     dry_run: bool,
     full: bool = False,
+    instead: str | None = None,
 ) -> SeenData:
     """Resolve and fingerprint the data set that the config names; with `full` every byte is read again.
 
+    `instead` is another data set, to be seen in its place.
+
     Raises:
-        RunnerError: it is unknown, or not there and no toy set that code can make; the text says how to get it.
+        RunnerError: it is unknown, or not there and nothing that code can make; the text says how to get it.
     """
     if resolved.dataset is None:
         return SeenData(records=(), mounts=())
     variant = resolved.values["data"]
-    info = datasets.load_dataset(house.root, resolved.dataset)
-    if variant == TOY and not dry_run and not datasets.is_complete(info, house.datasets, TOY):
-        from runner.host.verbs.prepare import prepare_stage  # prepare launches, and so imports what launches need
-
-        prepare_stage(house, engine, info, TOY, None, caller, say)
+    info = load_dataset(house.root, instead or resolved.dataset)
+    if not dry_run:
+        _make(house, engine, info, variant, caller, say)
     if dry_run and datasets.is_missing(info, house.datasets, variant):
         say(f"note: data set {info.name} ({variant}) is not there yet; its mounts are left out of this plan")
         return SeenData(records=(), mounts=())
-    found = datasets.resolve(info, house.datasets, variant)
+    found = datasets.resolve(info, house.datasets, variant, resolved.dataset)
     return seen(found, None if dry_run else house.cache, full=full)
+
+
+def _make(
+    house: House, engine: Engine, info: DatasetInfo, variant: str, caller: Caller, say: Callable[[str], None]
+) -> None:
+    """The stages of a variant that need no source, unless they are complete."""
+    by_code = [TOY] if variant == TOY else [part for part in info.stages if part in DATASET_PARTS] * info.made_by_code
+    for stage in by_code:
+        if not datasets.is_complete(info, house.datasets, stage):
+            from runner.host.verbs.prepare import prepare_stage  # prepare launches, and so imports what launches need
+
+            prepare_stage(house, engine, info, stage, None, caller, say)
 
 
 def seen(found: datasets.ResolvedDataset, cache: Path | None, *, full: bool = False) -> SeenData:

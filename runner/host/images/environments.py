@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runner.contract.dataset_file import ImageChoice
 from runner.contract.errors import RunnerError
 from runner.contract.layout import RunPaths
 from runner.contract.records import ImageRecord, Manifest
-from runner.host.data.datasets import ImageChoice
 from runner.host.engines.engine import Engine
 from runner.host.house import House
 from runner.host.images import images, locks, recipes, venvs

@@ -14,6 +14,7 @@ from typing import Any
 from runner.contract import checkpoints, layout
 from runner.contract import config as configs
 from runner.contract.catalogue import NO_DATASET
+from runner.contract.dataset_file import load_dataset
 from runner.contract.errors import RunnerError
 from runner.contract.jsonio import read_json
 from runner.contract.layout import OutputPaths
@@ -43,6 +44,8 @@ class EvaluateRequest:
     split: str = "val"
     checkpoint: str = checkpoints.BEST
     data: str | None = None
+    dataset: str | None = None
+    """Another data set of the same schema, in place of the run's own."""
     gpus: str | None = None
     overrides: Sequence[str] = ()
     full: bool = False
@@ -80,7 +83,11 @@ def plan_evaluate(house: House, engine: Engine, request: EvaluateRequest, caller
     passed = gather.passed_environment(resolved.values["resources"]["env"], os.environ)
     mounts = gather.further_mounts(house, resolved.values["resources"]["mounts"])
     code = sources.code_of_run(house, run, manifest, dry_run=request.dry_run)
-    seen = data.data_of(house, engine, resolved, caller, say, dry_run=request.dry_run, full=request.full)
+    if request.dataset is not None:
+        check_can_stand_in(house, request.dataset, resolved.dataset, code.workspace)
+    seen = data.data_of(
+        house, engine, resolved, caller, say, dry_run=request.dry_run, full=request.full, instead=request.dataset
+    )
     for difference in changed_data(manifest.data, seen.records):
         say(difference)
     environment = environments.environment_of_run(house, engine, run, manifest, say, dry_run=request.dry_run)
@@ -95,7 +102,7 @@ def plan_evaluate(house: House, engine: Engine, request: EvaluateRequest, caller
             number=manifest.number,
             created=created,
             project=manifest.project,
-            dataset=resolved.dataset,
+            dataset=request.dataset or resolved.dataset,
             tag=manifest.tag,
             mode="prod",
             experiment=manifest.experiment,
@@ -125,6 +132,22 @@ def plan_evaluate(house: House, engine: Engine, request: EvaluateRequest, caller
             supervisor_sha256=gather.supervisor_sha256(),
         )
     )
+
+
+def check_can_stand_in(house: House, other: str, own: str | None, workspace: Path) -> None:
+    """Refuse a data set whose examples are not what those of the run's own are. `workspace` is the run's source.
+
+    Raises:
+        RunnerError: the run saw no data set, `other` is unknown, or their schemas differ; the text says in what.
+    """
+    if own is None:
+        raise RunnerError(f"DATASET={other}: the run saw no data set that it could take the place of; leave it out")
+    wanted = load_dataset(workspace, own)
+    differences = load_dataset(house.root, other).schema.differences(wanted.schema)
+    if differences:
+        raise RunnerError(
+            f"DATASET={other}: cannot take the place of {own}, its schema is another ({'; '.join(differences)})"
+        )
 
 
 def resolve_again(
@@ -159,7 +182,9 @@ def changed_data(before: Sequence[DataRecord], now: Sequence[DataRecord]) -> lis
 def _claim(house: House, manifest: Manifest, request: EvaluateRequest) -> tuple[Path, str]:
     """Make `<split>_<checkpoint>_<time>` under the run's outputs; only imagine it for a dry run."""
     now = datetime.now(UTC)
-    parent = house.outputs / (manifest.project or "") / (manifest.dataset or NO_DATASET) / manifest.run
+    parent = (
+        house.outputs / (manifest.project or "") / (request.dataset or manifest.dataset or NO_DATASET) / manifest.run
+    )
     name = f"{request.split}_{request.checkpoint}_{now:%Y_%m_%d_%H_%M_%S}"
     created = now.isoformat(timespec="milliseconds")
     if request.dry_run:

@@ -1,16 +1,19 @@
-"""`dataset`: each stage of a data set is a launch of kind `prepare`, recorded under outputs/datasets/<name>/prepare/."""
+"""`dataset`: each stage of a data set is a launch of kind `prepare`, recorded under outputs/datasets/<name>/prepare/.
+
+So are the two looks at one, `lint-dataset` and `explore`, which see it read-only.
+"""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from runner.contract import layout
+from runner.contract.dataset_file import DatasetInfo, load_dataset
 from runner.contract.errors import RunnerError
 from runner.contract.layout import OutputPaths
-from runner.contract.preparation import RAW
+from runner.contract.preparation import RAW, README
 from runner.contract.records import State
 from runner.host.data import datasets
-from runner.host.data.datasets import DatasetInfo
 from runner.host.data.download import Progress
 from runner.host.engines.engine import Engine
 from runner.host.house import House, shared_folder
@@ -20,6 +23,7 @@ from runner.host.launch.gather import Resolved, Say
 from runner.host.launch.plan import Caller, Facts, LaunchPlan, Place, plan_launch
 from runner.host.launch.states import output_container
 from runner.host.machine import this_machine
+from runner.host.pages.dataset_card import write_card
 from runner.host.source import code as sources
 
 PROJECT = "datasets"
@@ -41,14 +45,32 @@ def prepare_dataset(house: House, engine: Engine, request: PrepareRequest, calle
     Raises:
         RunnerError: unknown data set or stage; a source that is not there or not right; nothing half-made stays.
     """
-    info = datasets.load_dataset(house.root, request.dataset)
+    info = load_dataset(house.root, request.dataset)
     stages = info.stages if request.stage is None else (request.stage,)
     if request.source is not None and RAW not in stages:
         raise RunnerError(f"SOURCE= is what {RAW} is taken from; STAGE={request.stage} takes none, leave it out")
     source = None if request.source is None else Path(request.source).expanduser().absolute()
     for stage in stages:
         prepare_stage(house, engine, info, stage, source if stage == RAW else None, caller, say)
+        if stage == README:
+            write_card(info, house.datasets / info.name, say)
     return [house.datasets / info.name / stage for stage in stages]
+
+
+def look_at_dataset(house: House, engine: Engine, name: str, look: str, caller: Caller, say: Say) -> tuple[Path, int]:
+    """Lint or explore a data set; the folder of the launch and the exit code. What it prints goes to our stdout.
+
+    Raises:
+        RunnerError: unknown data set, or nothing of it is there.
+    """
+    info = load_dataset(house.root, name)
+    if not (house.datasets / name).is_dir():
+        raise RunnerError(
+            f"data set {name}: {house.datasets / name} is not there; make it with `make dataset DATASET={name}`"
+        )
+    plan = plan_prepare(house, engine, info, look, None, caller, say)
+    outcome = launcher.launch(plan, engine, say)
+    return plan.place.folder, outcome.exit_code or int(outcome.state is not State.COMPLETED)
 
 
 def prepare_stage(
@@ -80,7 +102,7 @@ def prepare_stage(
 def plan_prepare(
     house: House, engine: Engine, info: DatasetInfo, stage: str, source: Path | None, caller: Caller, say: Say
 ) -> LaunchPlan:
-    """The launch that makes one stage: only the data set's folder is writable, and only raw may use the network."""
+    """The launch that makes one stage, or looks: only the data set's folder is writable, and only raw may use the network."""
     request = datasets.prepare_request(info, house.datasets, stage, source)
     code = sources.code_of(house, None)
     environment = environments.environment_of_choice(house, engine, info.image, say)

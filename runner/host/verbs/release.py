@@ -10,6 +10,7 @@ from typing import Any
 
 from runner.contract import catalogue, checkpoints
 from runner.contract import config as configs
+from runner.contract.checksum import Checksum
 from runner.contract.errors import RunnerError
 from runner.contract.jsonio import file_sha256, pretty_json, read_json, sync_folder, write_atomic
 from runner.contract.layout import LaunchPaths, RunPaths
@@ -17,7 +18,7 @@ from runner.contract.models import CARD_JSON, CARD_MD, SCHEMA_VERSION, WEIGHTS, 
 from runner.contract.names import check_name
 from runner.contract.records import Manifest, ModelRecord, load_record
 from runner.contract.yaml12 import dump_yaml
-from runner.host.data.download import Checksum, download
+from runner.host.data.download import download
 from runner.host.house import House, shared_folder
 from runner.host.launch.gather import Resolved
 from runner.host.source.exports import disk_errors

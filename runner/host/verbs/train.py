@@ -9,6 +9,7 @@ from runner.contract import layout
 from runner.contract.errors import RunnerError
 from runner.contract.layout import RunPaths
 from runner.host.data import seen as data
+from runner.host.data.changed import changes_since_last_run
 from runner.host.engines.engine import Engine
 from runner.host.house import House
 from runner.host.images import environments
@@ -61,6 +62,8 @@ def plan_train(house: House, engine: Engine, request: TrainRequest, caller: Call
     mounts = gather.further_mounts(house, resources["mounts"])
     code = sources.code_of(house, project.name, mode=request.mode, dry_run=request.dry_run)
     seen = data.data_of(house, engine, resolved, caller, say, dry_run=request.dry_run, full=request.full)
+    for note in changes_since_last_run(house.checkpoints, project.name, seen):
+        say(note)
     base = gather.base_of(project, resolved.gpus)
     environment = environments.environment_of(house, engine, project, base, request.mode, say, dry_run=request.dry_run)
     identity = engine.identity()

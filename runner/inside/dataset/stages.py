@@ -1,13 +1,9 @@
-"""Builds one stage of a data set: complete or absent, once, and by one process at a time.
-
-A prepare.py says what each stage writes and how to tell that it is right, and calls `main`. Standard library only.
-"""
+"""Builds one stage of a data set: complete or absent, once, and by one process at a time."""
 
 import fcntl
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +21,7 @@ from runner.contract.preparation import (
     read_marker,
     stage_inputs,
 )
-
-
-class DataError(RunnerError):
-    """The data is not what its format promises. The text names the file, what was found and what was expected."""
+from runner.inside.dataset.lists import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +43,12 @@ class Stage:
     name: str
     write: Callable[[Places, Path], None]
     """Fills an empty folder. Raises DataError where the input is not right; then nothing of it stays."""
-    check: Callable[[Path], None]
+    check: Callable[[Places, Path], None]
     """Raises DataError unless the folder is right and whole."""
 
 
-def build(stage: Stage, places: Places, code: Path, say: Callable[[str], None] = print) -> bool:
-    """Make `stage` unless it is complete and made from the same inputs; True if this call made it.
+def build(stage: Stage, places: Places, recipe: str, say: Callable[[str], None] = print) -> bool:
+    """Make `stage` unless it is complete and made from the same inputs, by the same `recipe`; True if this call made it.
 
     Raises:
         DataError: the source or what is there already is not right. Nothing half-written stays.
@@ -64,7 +57,7 @@ def build(stage: Stage, places: Places, code: Path, say: Callable[[str], None] =
     paths.lock.parent.mkdir(exist_ok=True)
     with _locked(paths.lock):
         shutil.rmtree(paths.unfinished, ignore_errors=True)
-        inputs = stage_inputs(stage.name, code, places.raw)
+        inputs = stage_inputs(stage.name, recipe, places.root, places.raw)
         marker = read_marker(paths.marker)
         if paths.folder.is_dir() and _keep(stage, places, paths, marker, inputs):
             say(f"{stage.name}: complete, kept as it is ({paths.folder})")
@@ -76,25 +69,7 @@ def build(stage: Stage, places: Places, code: Path, say: Callable[[str], None] =
         return True
 
 
-def main(stages: Sequence[Stage], code: Path, argv: Sequence[str]) -> int:
-    """The command line of a prepare.py: one stage's name. Returns the exit code; an error is one line on stderr."""
-    by_name = {stage.name: stage for stage in stages}
-    try:
-        if len(argv) != 1 or argv[0] not in by_name:
-            raise RunnerError(
-                f"prepare: one stage of {', '.join(by_name)} expected, {' '.join(argv) or 'nothing'} found"
-            )
-        build(by_name[argv[0]], places_of(os.environ), code)
-    except RunnerError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"prepare {argv[0]}: {error.strerror} ({error.filename}); nothing was changed", file=sys.stderr)
-        return 2
-    return 0
-
-
-def places_of(environment: "os._Environ[str] | dict[str, str]") -> Places:
+def places_of(environment: Mapping[str, str]) -> Places:
     """Where to read and write, as the launch's variables say.
 
     Raises:
@@ -115,7 +90,7 @@ def _keep(stage: Stage, places: Places, paths: StagePaths, marker: Marker | None
     """Whether the folder that is there stays. Without a marker it came by hand, or its writer was killed."""
     if stage.name == RAW:
         if marker is None:
-            stage.check(paths.folder)
+            stage.check(places, paths.folder)
             _mark(paths, inputs)
         if places.source is not None:
             _refuse_other_source(stage, places, paths)
@@ -152,7 +127,7 @@ def _write_unfinished(stage: Stage, places: Places, paths: StagePaths) -> None:
     paths.unfinished.mkdir()
     try:
         stage.write(places, paths.unfinished)
-        stage.check(paths.unfinished)
+        stage.check(places, paths.unfinished)
     except DataError as error:
         shutil.rmtree(paths.unfinished, ignore_errors=True)
         raise DataError(str(error).replace(str(paths.unfinished), stage.name)) from None

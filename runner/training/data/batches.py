@@ -1,0 +1,82 @@
+"""Data sets that give whole batches, without a Python call for each example."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, Dataset, RandomSampler, Sampler, SequentialSampler, default_collate
+
+from runner.contract.errors import RunnerError
+
+Batch = Any
+"""What the data set makes of its examples; usually a dict of tensors, batch dimension first."""
+
+
+class BatchDataset(Protocol):
+    """A data set that gives whole batches, without a Python call for each example."""
+
+    def __len__(self) -> int:
+        """Number of examples."""
+
+    def get_batch(self, indices: torch.Tensor) -> Batch:
+        """The batch of these examples; `indices` is a LongTensor (batch,)."""
+
+
+class ArrayDataset(Dataset[Any]):
+    """Arrays, tensors or memmaps of equal length under names: `ArrayDataset(image=x, label=y)`.
+
+    An example or a batch is a dict of the same names. `transform` takes and returns such a batch and may draw random
+    numbers; it sees whole batches, also where single examples are asked for.
+    """
+
+    def __init__(self, *, transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None, **arrays: Any) -> None:
+        lengths = {name: len(array) for name, array in arrays.items()}
+        if len(set(lengths.values())) != 1:
+            raise RunnerError(f"ArrayDataset: arrays of equal length expected, found {lengths or 'none'}")
+        self.arrays = arrays
+        self.transform = transform
+        self.draws_random = transform is not None
+        self._length = next(iter(lengths.values()))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        batch = self.get_batch(torch.tensor([index]))
+        return {name: value[0] for name, value in batch.items()}
+
+    def get_batch(self, indices: torch.Tensor) -> dict[str, Any]:
+        """Rows `indices` of every array, as tensors."""
+        batch = {name: _rows(array, indices) for name, array in self.arrays.items()}
+        return batch if self.transform is None else self.transform(batch)
+
+
+def _rows(array: Any, indices: torch.Tensor) -> torch.Tensor:
+    if isinstance(array, torch.Tensor):
+        return array.index_select(0, indices)
+    return torch.from_numpy(np.take(array, indices.numpy(), axis=0))
+
+
+class BatchLoader:
+    """What a DataLoader is for samples, for a data set that has `get_batch`. It only says what is wanted."""
+
+    def __init__(
+        self, dataset: BatchDataset, batch_size: int, *, shuffle: bool = False, drop_last: bool = False
+    ) -> None:
+        if not hasattr(dataset, "get_batch"):
+            raise RunnerError(
+                f"BatchLoader: {type(dataset).__name__} has no get_batch(indices); add it or use a DataLoader"
+            )
+        self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last
+        self.sampler: Sampler[int] = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
+        self.batch_sampler = BatchSampler(self.sampler, batch_size, drop_last)
+        self.num_workers = 0
+        self.collate_fn = default_collate
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for indices in self.batch_sampler:
+            yield self.dataset.get_batch(torch.tensor(indices))
