@@ -237,6 +237,5 @@ def explore(info: DatasetInfo, places: Places) -> int:
     """Write the page to the launch's output folder."""
     from runner.inside.dataset.explore import write_page
 
-    path = write_page(info, variants(places), Path(os.environ["OUTPUT_DIR"]))
-    print(path, flush=True)
+    write_page(info, variants(places), Path(os.environ["OUTPUT_DIR"]))
     return 0
