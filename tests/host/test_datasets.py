@@ -7,19 +7,17 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from runner.contract.checksum import Checksum
+from runner.contract.dataset_file import DatasetInfo, ImageChoice, dataset_names, load_dataset
+from runner.contract.dataset_schema import ArrayField
 from runner.contract.errors import RunnerError
 from runner.contract.preparation import Marker, StagePaths, count, stage_inputs
 from runner.host.data.datasets import (
-    Checksum,
-    DatasetInfo,
     DatasetMissing,
-    ImageChoice,
     data_record,
-    dataset_names,
     fetch_sources,
     is_complete,
     is_missing,
-    load_dataset,
     mount_points,
     prepare_request,
     resolve,
@@ -31,11 +29,13 @@ YML = """\
 description: birds
 source:
   - {url: "https://example.org/birds.tar", sha256: "%s"}
+splits: {train: most, val: the rest}
+classes: [robin, wren]
+encoding: image
+record:
+  image: {dtype: uint8, shape: [3, null, null]}
 image: {base: cpu}
-prepare:
-  raw: [python, datasets/birds/prepare.py, raw]
-  lists: [python, datasets/birds/prepare.py, lists]
-  toy: [python, datasets/birds/prepare.py, toy]
+stages: [toy, raw, lists]
 """ % ("a" * 64)
 
 
@@ -69,7 +69,7 @@ def complete(info: DatasetInfo, root: Path, stage: str) -> None:
     paths = StagePaths(root / info.name, stage)
     paths.marker.parent.mkdir(exist_ok=True)
     files, size = count(paths.folder)
-    inputs = stage_inputs(stage, info.code, root / info.name / "raw")
+    inputs = stage_inputs(stage, info.recipe, root / info.name, root / info.name / "raw")
     Marker(stage=stage, inputs=inputs, files=files, bytes=size).write(paths.marker)
 
 
@@ -81,13 +81,16 @@ class TestDatasetYml:
         assert info.sources[0].checksum == Checksum("sha256", "a" * 64)
         assert info.sources[0].file_name == "birds.tar"
         assert info.code == house / "datasets" / "birds" / "prepare.py"
+        assert info.schema.record == {"image": ArrayField(dtype="uint8", shape=(3, None, None))}
+        assert (info.schema.classes, info.schema.fixed, info.made_by_code) == (("robin", "wren"), False, False)
         assert load_dataset(house, "birds") == info
 
     def test_cifar10_names_its_authors_archive(self) -> None:
         info = load_dataset(REPOSITORY, "cifar10")
         assert info.sources[0].checksum == Checksum("md5", "c32a1d4ab5d03f1284b67883e8d87530")
         assert info.sources[0].file_name == "cifar-10-binary.tar.gz"
-        assert info.prepare["toy"] == ("python", "datasets/cifar10/prepare.py", "toy")
+        assert info.command("toy") == ("python", "datasets/cifar10/prepare.py", "toy")
+        assert info.stages == ("raw", "lists", "lmdb", "toy", "readme")
         assert "cifar10" in dataset_names(REPOSITORY)
 
     def test_an_unknown_name_gives_the_nearest(self, house: Path) -> None:
@@ -104,12 +107,15 @@ class TestDatasetYml:
         [
             ("description:", "descripton:", r"unknown key 'descripton' \(known: description, source"),
             ("{base: cpu}", "cpu", r"image: found 'cpu', expected \{base: cpu\} or \{project: <name>\}"),
-            ("  raw: [", "  rawr: [", r"prepare: unknown stage 'rawr' \(known: raw, toy, lmdb, lists\)"),
-            (
-                "[python, datasets/birds/prepare.py, toy]",
-                "python",
-                r"prepare.toy: found a str, expected a list of words",
-            ),
+            ("raw, lists", "rawr, lists", r"stages: unknown stage 'rawr' \(known: raw, lists, lmdb, toy, readme\)"),
+            ("[toy, raw, lists]", "toy", r"stages: found a str, expected a list of some of raw, lists, lmdb"),
+            ("{train: most, val: the rest}", "[train]", r"splits: found a list, expected each split's name and how"),
+            ("[robin, wren]", "[wren, wren]", r"classes: expected a list of names, each once"),
+            ("encoding: image", "encoding: jpg", r"encoding: found 'jpg', expected one of binary, npy, image"),
+            ("encoding: image", "encoding: npy", r"record: encoding npy has examples of one size; a shape with null"),
+            ("dtype: uint8", "dtype: u8", r"record.image: found .*u8.*, expected \{dtype: …, shape: \[…\]\}"),
+            ("[3, null, null]", "[3, -1]", r"record.image: found "),
+            ("  image: {dtype", "  picture: {dtype", r"record: found a mapping, expected at least image:"),
             ("https://", "ftp://", r"source: found .*ftp.*, expected url: https://…/<file>"),
             ('"' + "a" * 64 + '"', "0a", r"source: sha256 '0a' is not 64 hexadecimal digits"),
             ("sha256:", "crc:", r"has the keys url, crc, expected url and one of md5, sha256"),
@@ -189,7 +195,8 @@ class TestResolve:
         inner = root / "birds" / "raw" / "inner"
         inner.mkdir()
         code = (
-            "import sys; from pathlib import Path; from runner.host.data.datasets import load_dataset, resolve\n"
+            "import sys; from pathlib import Path; from runner.contract.dataset_file import load_dataset\n"
+            "from runner.host.data.datasets import resolve\n"
             "for m in resolve(load_dataset(Path(sys.argv[1]), 'birds'), Path(sys.argv[2])).submounts:\n"
             "    print(m.source, m.target, m.read_only)"
         )

@@ -134,8 +134,9 @@ def _duplicates(sets: Sets, surveys: Surveys, maximum: float) -> Iterable[str]:
     groups = duplicates(surveys)
     extra = sum(len(group) - 1 for group in groups)
     across = sum(len({split for split, _ in group}) > 1 for group in groups)
-    yield f"<h3>Duplicates</h3><p>{extra or 'No'} images repeat another one pixel for pixel"
-    yield f"; <span class=bad>{across} of them stand in more than one split</span>.</p>" if across else ".</p>"
+    told = f"{extra} images repeat another one pixel for pixel" if extra else "No image repeats another one"
+    warning = f"; <span class=bad>{across} of them stand in more than one split</span>" if across else ""
+    yield f"<h3>Duplicates</h3><p>{told}{warning}.</p>"
     if groups:
         yield "<div class=scroll><table>"
         for group in groups[:MOST_GROUPS]:
@@ -151,7 +152,8 @@ def _duplicates(sets: Sets, surveys: Surveys, maximum: float) -> Iterable[str]:
 
 def _unreadable(surveys: Surveys) -> Iterable[str]:
     broken = [(split, *one) for split, found in surveys.items() for one in found.unreadable]
-    yield f"<h3>Unreadable</h3><p class={'bad' if broken else 'soft'}>{len(broken) or 'No'} files cannot be read.</p>"
+    told = f"<span class=bad>{len(broken)} examples cannot be read.</span>" if broken else "Every example can be read."
+    yield f"<h3>Unreadable</h3><p>{told}</p>"
     if broken:
         rows = "".join(
             f"<tr><td>{split}</td><td><code>{html.escape(name)}</code></td><td>{html.escape(reason)}</td></tr>"
@@ -171,12 +173,14 @@ def _histogram(values: NDArray[Any], label: str) -> str:
     if not len(values):
         return ""
     low, high = float(values.min()), float(values.max())
-    counts, _ = np.histogram(values, BINS, (low, high) if high > low else (low - 0.5, low + 0.5))
+    if low == high:
+        return f"<figure><figcaption class=soft>{label}: {low:.4g} in every image</figcaption></figure>"
+    counts, _ = np.histogram(values, BINS, (low, high))
     bars = _bars(counts.tolist())
-    text = f"{label}: {low:g} to {high:g}, median {float(np.median(values)):g}"
+    text = f"{label}: {low:.4g} to {high:.4g}, median {float(np.median(values)):.4g}"
     return (
         f"<figure><svg width=300 height=110 role=img aria-label='{text}'>{bars}"
-        f"<text x=0 y=108>{low:g}</text><text x=300 y=108 text-anchor=end>{high:g}</text></svg>"
+        f"<text x=0 y=108>{low:.4g}</text><text x=300 y=108 text-anchor=end>{high:.4g}</text></svg>"
         f"<figcaption class=soft>{text}</figcaption></figure>"
     )
 

@@ -10,11 +10,11 @@ A file is written by one writer, beside and renamed, and never changed. It is re
 mount, and opened in each process when that first reads.
 """
 
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +132,12 @@ class _Store:
     def __enter__(self) -> "_Store":
         import lmdb
 
-        self._env = lmdb.open(
-            str(self._path), subdir=False, lock=False, map_size=self._size, sync=False, metasync=False, max_dbs=0
-        )
+        try:
+            self._env = lmdb.open(
+                str(self._path), subdir=False, lock=False, map_size=self._size, sync=False, metasync=False, max_dbs=0
+            )
+        except lmdb.Error as error:
+            raise _as_os_error(error, self._path) from None
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
@@ -177,10 +180,9 @@ class _Store:
 
 def _as_os_error(error: Exception, path: Path) -> OSError:
     """LMDB's error as the system's, where it is one: a full disk is then said as everywhere else."""
-    for number in (28, 30, 5, 122):  # ENOSPC, EROFS, EIO, EDQUOT
-        if os.strerror(number) in str(error):
-            return OSError(number, os.strerror(number), str(path))
-    return OSError(5, str(error), str(path))
+    known = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    number = next((one for one in known if os.strerror(one) in str(error)), errno.EIO)
+    return OSError(number, str(error), str(path))
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
@@ -206,7 +208,7 @@ class LmdbFile:
                 f"`make dataset DATASET=… STAGE=lmdb`"
             )
         self._rows: int | None = about["rows_per_block"]
-        env = _open(str(path), os.getpid(), path.stat().st_ino)
+        env = _open(path)
         with env.begin() as transaction:
             self.labels: Labels = np.frombuffer(transaction.get(LABELS), "<i8").astype(np.int64)
             shapes = transaction.get(SHAPES)
@@ -266,7 +268,7 @@ class LmdbFile:
 
     def _attach(self) -> None:
         """Map the file in this process, and see its blocks as arrays. They hold as long as the transaction."""
-        env = _open(str(self.path), os.getpid(), self.path.stat().st_ino)
+        env = _open(self.path)
         self._transaction = env.begin(buffers=True)
         self._blocks = list(self._block_views()) if self._rows is not None else []
         self._process = os.getpid()
@@ -288,7 +290,7 @@ class LmdbFile:
         except OSError as error:
             raise DataError(f"{shown(self.path)}: {os.strerror(error.errno or 0)}; {again}") from None
         try:
-            env = _open(str(self.path), os.getpid(), self.path.stat().st_ino)
+            env = _open(self.path)
             need = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
             if size < need:  # the map would reach beyond the file's end, and reading there kills the process
                 raise DataError(f"{shown(self.path)}: found {size} bytes, expected {need}: cut short; {again}")
@@ -312,9 +314,25 @@ LARGE_IMAGE = 16 << 10
 """Bytes from which an image is copied by itself."""
 
 
-@lru_cache(maxsize=64)
-def _open(path: str, process: int, inode: int) -> Any:
-    """The file, opened once a process: LMDB refuses a second time, and a fork must not use its parent's."""
+_OPEN: dict[tuple[str, int], Any] = {}
+"""By path and inode. LMDB refuses to open a file twice in a process."""
+
+
+def _open(path: Path) -> Any:
+    """The file, opened once in this process."""
     import lmdb
 
-    return lmdb.open(path, subdir=False, readonly=True, lock=False, readahead=True, max_spare_txns=4)
+    key = str(path), path.stat().st_ino
+    if key not in _OPEN:
+        _OPEN[key] = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=True, max_spare_txns=4)
+    return _OPEN[key]
+
+
+def _close_all() -> None:
+    """What a fork inherits must not be used, and keeps the file from being opened anew."""
+    for env in _OPEN.values():
+        env.close()
+    _OPEN.clear()
+
+
+os.register_at_fork(after_in_child=_close_all)

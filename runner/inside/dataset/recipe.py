@@ -10,6 +10,7 @@
 """
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -63,12 +64,18 @@ def main(recipe: Recipe, code: str, argv: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(
-            f"prepare {argv[0]}: {os.strerror(error.errno or 0)} ({error.filename}); nothing was changed",
-            file=sys.stderr,
-        )
+        print(f"prepare {argv[0]}: {_plain(error)}; nothing was changed", file=sys.stderr)
         return 2
     return 0
+
+
+def _plain(error: OSError) -> str:
+    """What happened, and to which file. shutil wraps the errors of many files in one."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        source, _, why = error.args[0][0]
+        return f"{why} ({source})"
+    what = os.strerror(error.errno) if error.errno else str(error)
+    return f"{what} ({error.filename})" if error.filename else what
 
 
 def stages(recipe: Recipe, info: DatasetInfo) -> tuple[Stage, ...]:

@@ -1,0 +1,293 @@
+"""Our readers of images beside what is usual: `python benchmarks/data/run.py [--quick]`.
+
+Every contestant lays the same images out as it wants them, and delivers batches of 64 without workers: in order and shuffled,
+from memory and from disk. Each is a process of its own, in a virtual environment made here from peers.txt; they are asked in
+turn, so that a slow moment of the machine meets all of them, and ratios are taken within a turn. Nothing is asserted on time.
+"""
+
+import argparse
+import datetime
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+CACHE = ROOT / ".cache" / "benchmarks" / "data"
+sys.path.insert(0, str(ROOT))
+
+from runner.host.images.wheels import TORCH_CPU_INDEX  # noqa: E402
+
+PEERS = "numpy torch pillow lmdb datasets webdataset"
+
+
+class Contestant(NamedTuple):
+    """Who takes part."""
+
+    label: str
+    name: str
+    """Its module."""
+    encoded: bool
+    """Whether it decodes image files."""
+    settings: dict[str, str] = {}
+
+    @property
+    def folder(self) -> str:
+        """Where its files lie."""
+        return "_".join([self.name, *self.settings.values()])
+
+
+class Size(NamedTuple):
+    """Images of one size."""
+
+    title: str
+    side: int
+    n: int
+    goal: float
+    """Least ratio of our arrays to the reference."""
+
+
+def ours(label: str, encoding: str, format: str) -> Contestant:
+    """One of our formats."""
+    decodes = format == "encoded" or (encoding, format) == ("image", "raw")
+    return Contestant(f"**ours**, {label}", "ours", decodes, {"encoding": encoding, "format": format})
+
+
+REFERENCE = Contestant("memmap, whole batches through a DataLoader", "memmap_batches", False)
+CONTESTANTS = [
+    Contestant("memmap, batches by indexing, no loader (the limit)", "memmap_indexed", False),
+    REFERENCE,
+    ours("LMDB of arrays", "npy", "arrays"),
+    ours("memmap", "npy", "raw"),
+    Contestant("LMDB, an array an example", "lmdb_arrays", False),
+    ours("LMDB of image files", "image", "encoded"),
+    ours("image files", "image", "raw"),
+    Contestant("LMDB of image files, Pillow", "lmdb_encoded", True),
+    Contestant("folder, Pillow", "folder", True),
+    Contestant("Hugging Face datasets", "hf_datasets", True),
+    Contestant("webdataset", "web_dataset", True),
+]
+SIZES = [
+    Size("32 × 32, PNG or arrays", 32, 50_000, 0.65),
+    Size("224 × 224, JPEG or arrays", 224, 2_000, 0.85),
+]
+QUICK = {32: 5_000, 224: 500}
+REHEARSAL = 256
+"""Images of the small set that a cold pass is rehearsed with."""
+ORDERS = {"in order": False, "shuffled": True}
+TEMPERATURES = {"warm": "from memory", "cold": "from disk"}
+
+Samples = dict[str, list[float]]
+"""Images/s of every turn, by label."""
+
+
+def main() -> None:
+    """Measure, and print a table for each size and temperature."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer images and three turns: a rough picture")
+    parser.add_argument("--turns", type=int, default=7)
+    options = parser.parse_args()
+    turns = 3 if options.quick else options.turns
+    python = environment()
+    about = machine()
+    print(about, flush=True)
+    found: dict[str, Samples] = {}
+    for size in SIZES:
+        size = size._replace(n=QUICK[size.side]) if options.quick else size
+        measured = measure(size, python, turns)
+        for temperature, words in TEMPERATURES.items():
+            by_order = {order: measured[temperature, order] for order in ORDERS}
+            print(table(f"{size.title}, {size.n:,} images, {words}", by_order), flush=True)
+            print(goals(size, by_order), flush=True)
+            found |= {f"{size.side} {temperature} {order}": samples for order, samples in by_order.items()}
+    results = ROOT / "benchmarks" / "results"
+    results.mkdir(exist_ok=True)
+    path = results / f"data_{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}.json"
+    path.write_text(json.dumps({"machine": about, "images_per_s": found}))
+    print(f"\nevery sample: {path.relative_to(ROOT)}")
+
+
+def environment() -> Path:
+    """The python of the peers' environment; made from the lock where there is none of this lock."""
+    lock, folder = HERE / "peers.txt", CACHE / "env"
+    python, ready = folder / "bin" / "python", folder / "lock.txt"
+    if not ready.is_file() or ready.read_bytes() != lock.read_bytes():
+        print(f"making {folder.relative_to(ROOT)} from {lock.relative_to(ROOT)} ...", file=sys.stderr)
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        install = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+        install += ["--only-binary", ":all:", "--require-hashes", "--requirement", str(lock)]
+        if subprocess.run(install).returncode != 0:
+            subprocess.run([*install, "--extra-index-url", TORCH_CPU_INDEX], check=True)
+        shutil.copy(lock, ready)
+    return python
+
+
+def machine() -> str:
+    """What was measured, and where."""
+    pins = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (HERE / "peers.txt").read_text(), re.MULTILINE))
+    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = re.search(r"model name\s*: (.*)", cpuinfo)
+    cpu = model[1] if model else platform.processor()
+    versions = ", ".join(f"{name} {pins[name]}" for name in PEERS.split())
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    return f"{cpu}, {os.cpu_count()} cores, a thread each, load before {load}\nPython {platform.python_version()}, {versions}"
+
+
+class Process:
+    """A contestant that waits to be asked."""
+
+    def __init__(self, one: Contestant, python: Path) -> None:
+        self.one = one
+        logs = CACHE / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        self._log = (logs / f"{one.folder}.txt").open("w+")
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        quiet = {"HF_HOME": str(CACHE / "hf"), "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": ""}
+        self._process = subprocess.Popen(
+            [str(python), str(HERE / "serve.py"), one.name, json.dumps(one.settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            cwd=CACHE,
+            env=os.environ | threads | quiet,
+        )
+
+    def ask(self, verb: str, *arguments: Any) -> Any:
+        """Its answer.
+
+        Raises:
+            RuntimeError: it has died; the text has the end of what it said.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps([verb, arguments]) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        reply = self._process.stdout.readline()
+        if not reply:
+            self._log.seek(0)
+            raise RuntimeError(f"{self.one.label}: {' | '.join(self._log.read().splitlines()[-4:])}")
+        return json.loads(reply)
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.communicate()
+        self._log.close()
+
+
+def measure(size: Size, python: Path, turns: int) -> dict[tuple[str, str], Samples]:
+    """All contestants in turns, by temperature and order."""
+    samples = {(temperature, order): {one.label: [] for one in CONTESTANTS} for temperature in TEMPERATURES for order in ORDERS}
+    processes = []
+    try:
+        processes += [Process(one, python) for one in CONTESTANTS]
+        small, whole = (prepared(size.side, n, processes) for n in (REHEARSAL, size.n))
+        compare(size, processes, whole)
+        for temperature, order in samples:
+            for turn in range(turns):
+                start = turn % len(processes)
+                for process in processes[start:] + processes[:start]:
+                    folders = [str(images / process.one.folder) for images in (whole, small)]
+                    arguments = [folders[0], ORDERS[order], *(folders[1:] if temperature == "cold" else [])]
+                    samples[temperature, order][process.one.label].append(process.ask(temperature, *arguments))
+    finally:
+        for process in processes:
+            process.close()
+    return samples
+
+
+def prepared(side: int, n: int, processes: list[Process]) -> Path:
+    """A folder with the images as each contestant wants them; made where there is none by this very code."""
+    images = CACHE / "images" / f"{side}px_{n}"
+    shared = [HERE / "photos.py", HERE / "peers.txt"]
+    by_us = sorted((ROOT / "runner" / "inside" / "dataset").glob("*.py"))
+    for process in processes:
+        name = process.one.name
+        code = [*shared, *sorted((HERE / "contestants").glob("*.py")), *(by_us if name == "ours" else [])]
+        make(process, images, "source", shared, "generate", side, n)
+        make(process, images, process.one.folder, code, "write", side, n)
+    return images
+
+
+def make(process: Process, images: Path, name: str, code: Iterable[Path], verb: str, side: int, n: int) -> None:
+    """Let `process` fill a folder, unless that has been done by the same code."""
+    mark, sha256 = images / f"{name}.sha256", hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()
+    if not mark.is_file() or mark.read_text() != sha256:
+        mark.unlink(missing_ok=True)
+        print(f"{images.relative_to(ROOT)}: {name} ...", file=sys.stderr)
+        process.ask(verb, str(images / "source"), str(images / name), side, n)
+        mark.write_text(sha256)
+
+
+def compare(size: Size, processes: list[Process], images: Path) -> None:
+    """Say who delivers other images, or other ones when shuffled.
+
+    Raises:
+        RuntimeError: somebody does.
+    """
+    found = {process.one.label: process.ask("check", str(images / process.one.folder)) for process in processes}
+    in_order, content, _ = found[REFERENCE.label]
+    others = [label for label, digests in found.items() if digests != [in_order, content, content]]
+    if others:
+        raise RuntimeError(f"{size.title}: other images than {REFERENCE.label}: {', '.join(others)}")
+    print(f"{size.title}: all {len(found)} deliver the same {size.n:,} images and labels", file=sys.stderr)
+
+
+def table(title: str, by_order: dict[str, Samples]) -> str:
+    """Images/s and ratios in Markdown."""
+    headings = [heading for order in by_order for heading in (f"{order}, images/s (least)", "÷ memmap")]
+    lines = [f"\n### {title}\n", "| | " + " | ".join(headings) + " |", "| --- |" + " ---: |" * len(headings)]
+    for one in CONTESTANTS:
+        cells = [one.label]
+        for samples in by_order.values():
+            values = samples[one.label]
+            of_reference = ratio(values, samples[REFERENCE.label])
+            cells += [f"{count(statistics.median(values))} ({count(min(values))})", f"{of_reference:.3g}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def goals(size: Size, by_order: dict[str, Samples]) -> str:
+    """What was aimed at, and what came of it."""
+    lines = [""]
+    for order, samples in by_order.items():
+        for one in (one for one in CONTESTANTS if one.name == "ours"):
+            if not one.encoded:
+                value, than = ratio(samples[one.label], samples[REFERENCE.label]), REFERENCE.label
+                aim = size.goal
+            else:
+                rivals = [rival for rival in CONTESTANTS if rival.encoded and rival.name != "ours"]
+                by_rival = {rival.label: ratio(samples[one.label], samples[rival.label]) for rival in rivals}
+                value, than = min((value, label) for label, value in by_rival.items())
+                aim = 1.0
+            lines.append(f"- {order}, {one.label}: {value:.2f} of {than} (goal {aim:g})")
+    return "\n".join(lines)
+
+
+def ratio(mine: list[float], theirs: list[float]) -> float:
+    """The median ratio within a turn."""
+    return statistics.median(a / b for a, b in zip(mine, theirs, strict=True))
+
+
+def count(value: float) -> str:
+    """Three digits, in thousands or millions."""
+    scale, unit = (1e6, " M") if value >= 1e6 else (1e3, " k") if value >= 1e4 else (1, "")
+    digits = max(0, 2 - (len(f"{value / scale:.0f}") - 1))
+    return f"{value / scale:,.{digits}f}{unit}"
+
+
+if __name__ == "__main__":
+    main()

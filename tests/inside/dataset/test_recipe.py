@@ -1,0 +1,221 @@
+"""A prepare.py of its own, run as a prepare launch runs it: every stage, killed, on a full and on a read-only disk, and the looks."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+np = pytest.importorskip("numpy")
+pytest.importorskip("lmdb")
+
+from tests.inside.dataset import made  # noqa: E402
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+TEMPLATE = REPOSITORY / "runner" / "host" / "templates" / "dataset"
+STAGES = ("raw", "lists", "lmdb", "toy", "readme")
+
+
+class Birds:
+    """The data set that `make new-dataset` makes, with a source of real image files."""
+
+    def __init__(self, base: Path) -> None:
+        self.code, self.root, self.source, self.output = (base / name for name in ("code", "data", "source", "output"))
+        shutil.copytree(TEMPLATE, self.code)
+        self.root.mkdir()
+        self.output.mkdir()
+        for label, name in enumerate(("one", "another")):
+            (self.source / name).mkdir(parents=True)
+            for number in range(30):
+                made.save(self.source / name / f"{number:04d}.png", made.pixels(1, 100 * label + number, (3, 9, 8))[0])
+
+    def command(self, word: str) -> list[str]:
+        return [sys.executable, str(self.code / "prepare.py"), word]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        roots = {"DATASET_DIR": self.root, "SOURCE_DIR": self.source, "OUTPUT_DIR": self.output}
+        return {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **{k: str(v) for k, v in roots.items()}}
+
+    def run(self, word: str, code: int = 0) -> str:
+        done = subprocess.run(self.command(word), env=self.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert code == 0 or "Traceback" not in done.stderr
+        return done.stderr if code else done.stdout
+
+    def all(self) -> None:
+        for stage in STAGES:
+            self.run(stage)
+
+    def contents(self) -> dict[str, bytes]:
+        """Every file but the lock and the markers, which name times."""
+        files = (path for path in self.root.rglob("*") if path.is_file() and ".stages" not in path.parts)
+        return {str(path.relative_to(self.root)): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def birds(tmp_path: Path) -> Birds:
+    return Birds(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Birds:
+    """All stages, made once; only looked at."""
+    made_once = Birds(tmp_path_factory.mktemp("birds"))
+    made_once.all()
+    return made_once
+
+
+def test_every_stage_and_again(birds: Birds) -> None:
+    birds.all()
+    before = birds.contents()
+    names = ("raw/one/0000.png", "lists/train.txt", "lists/schema.json", "lmdb/encoded/val.mdb", "toy/raw/one/0000.png")
+    assert {*names, "toy/lmdb/encoded/train.mdb", "readme/full.json", "readme/toy.png"} <= set(before)
+    assert all("kept as it is" in birds.run(stage) for stage in STAGES)
+    assert birds.contents() == before
+    assert all((birds.root / "raw" / "one" / name).stat().st_mode & 0o222 == 0 for name in ("0000.png", "0029.png"))
+
+
+def test_the_facts_are_those_of_the_images(whole: Birds) -> None:
+    facts = json.loads((whole.root / "readme" / "full.json").read_text())
+    images = np.stack(
+        [
+            made.pixels(1, 100 * label + number, (3, 9, 8))[0]
+            for label in (0, 1)
+            for number in range(30)
+            if number % 10  # the template holds every tenth for val
+        ]
+    )
+    assert facts["mean"] == pytest.approx(images.mean(axis=(0, 2, 3)).tolist(), abs=1e-4)
+    assert facts["std"] == pytest.approx(images.std(axis=(0, 2, 3)).tolist(), abs=1e-4)
+    assert {split: found["by_class"] for split, found in facts["splits"].items()} == {"train": [27, 27], "val": [3, 3]}
+    assert facts["shapes"] == {"least": [3, 9, 8], "most": [3, 9, 8]}
+    assert facts["parts"]["raw"]["files"] == 60
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_at_any_moment_the_same_command_makes_it_whole(whole: Birds, birds: Birds, stage: str) -> None:
+    """What is there after a kill is complete or absent, and the next call ends in the very same files."""
+    wanted = whole.contents()
+    for earlier in STAGES[: STAGES.index(stage)]:
+        birds.run(earlier)
+    for delay_s in (0.05, 0.15, 0.2, 0.25, 0.3, 0.4):
+        process = subprocess.Popen(birds.command(stage), env=birds.environment, stdout=subprocess.DEVNULL)
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        found = birds.contents()
+        part = {name: content for name, content in found.items() if name.startswith(stage + "/")}
+        assert not part or part == {name: content for name, content in wanted.items() if name.startswith(stage + "/")}
+    birds.run(stage)
+    assert birds.contents() == {
+        name: content for name, content in wanted.items() if name.split("/")[0] in STAGES[: STAGES.index(stage) + 1]
+    }
+    assert not [path for path in (birds.root / ".stages").iterdir() if path.suffix not in (".json", "")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+@pytest.mark.parametrize("stage", ["raw", "lists", "lmdb", "toy", "readme"])
+@pytest.mark.parametrize("how", ["full", "read-only"])
+def test_a_disk_that_takes_nothing(birds: Birds, stage: str, how: str) -> None:
+    """One line that says so, and what was there stays as it was."""
+    for earlier in STAGES[: STAGES.index(stage)]:
+        birds.run(earlier)
+    before = birds.contents()
+    spoil = (
+        'dd if=/dev/zero of="$DATASET_DIR/filler" bs=4k status=none; true'
+        if how == "full"
+        else 'mount -o remount,ro "$DATASET_DIR"'
+    )
+    script = (
+        'cp -a "$DATASET_DIR" "$OUTPUT_DIR/kept" && mount -t tmpfs -o size=3m none "$DATASET_DIR" '
+        '&& cp -a "$OUTPUT_DIR/kept/." "$DATASET_DIR" && mkdir -p "$DATASET_DIR/.stages" && touch "$DATASET_DIR/.stages/lock" '
+        f'&& {{ {spoil}; }} 2>/dev/null; "$@"; code=$?; rm -f "$DATASET_DIR/filler"; rm -rf "$OUTPUT_DIR/after"; '
+        'cp -a "$DATASET_DIR" "$OUTPUT_DIR/after"; exit $code'
+    )
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", *birds.command(stage)]
+    done = subprocess.run(command, env=birds.environment, capture_output=True, text=True, check=False)
+    if "ermission denied" in done.stderr or "not permitted" in done.stderr:
+        pytest.skip(f"this machine allows no mounts: {done.stderr.strip()}")
+    words = "No space left on device" if how == "full" else "Read-only file system"
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr and done.stderr.count("\n") == 1
+    birds.root = birds.output / "after"
+    assert birds.contents() == before
+
+
+def test_the_lists_follow_the_raw_data_and_lmdb_the_lists(birds: Birds) -> None:
+    birds.all()
+    made.save(birds.root / "raw" / "one" / "0030.png", made.pixels(1)[0])
+    before = (birds.root / "lmdb/encoded/val.mdb").read_bytes()
+    assert "lists: 3 files" in birds.run("lists") and "lmdb: 2 files" in birds.run("lmdb")
+    assert (birds.root / "lmdb/encoded/val.mdb").read_bytes() != before
+
+
+def test_two_at_once_make_it_once(birds: Birds) -> None:
+    birds.run("raw")
+    both = [
+        subprocess.Popen(birds.command("lists"), env=birds.environment, stdout=subprocess.PIPE, text=True) for _ in "ab"
+    ]
+    said = sorted(process.communicate()[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum("kept as it is" in text for text in said) == 1
+
+
+def test_a_corrupt_image_stops_what_reads_it(birds: Birds) -> None:
+    damaged = birds.source / "another" / "0007.png"
+    content = bytearray(damaged.read_bytes())
+    content[60:90] = bytes(30)
+    damaged.write_bytes(content)
+    birds.run("raw")
+    birds.run("lists")  # its beginning is that of an image
+    for stage in ("lmdb", "readme"):
+        assert re.search(r"another/0007.png: not a readable image", birds.run(stage, 2))
+        assert not (birds.root / stage).exists()
+    birds.run("explore")
+    page = (birds.output / "index.html").read_text()
+    assert "1 examples cannot be read." in page and "raw/another/0007.png" in page
+
+
+class TestLint:
+    def test_a_right_one(self, whole: Birds) -> None:
+        assert whole.run("lint") == "code: well: full and toy agree with dataset.yml\n"
+
+    @pytest.mark.parametrize(
+        ("spoil", "message"),
+        [
+            ('mkdir raw/third && cp raw/one/0001.png raw/third/0001.png', "raw: full has third/\\*.png, toy has none"),
+            ('rm -r toy/raw/one', "toy: .*one/0001.png: No such file or directory, though a list names it"),
+            ('chmod u+w raw/one/0001.png && : > raw/one/0001.png', "full: .*0001.png: found 0 bytes, expected an image"),
+            ('rm lists/val.txt', "full: .*val.txt: not there"),
+            ('grep -v another toy/lists/train.txt > t && mv t toy/lists/train.txt && rm -r toy/lmdb',
+             "toy: train has no example of another, which the full data has"),
+            ('head -1 lists/train.txt >> lists/val.txt', "lists: raw/one/0001.png stands in train.txt:1 and val.txt:7"),
+            ('tail -n +2 lists/train.txt > t && mv t lists/train.txt', "train.mdb: was made from another train.txt"),
+            ("sed -i s/another/third/ lists/schema.json", "made by another dataset.yml \\(classes: one, third and one, another"),
+        ],
+    )  # fmt: skip
+    def test_what_is_wrong_is_named(self, whole: Birds, tmp_path: Path, spoil: str, message: str) -> None:
+        other = Birds(tmp_path)
+        shutil.rmtree(other.root)
+        shutil.copytree(whole.root, other.root)
+        subprocess.run(["sh", "-ec", spoil], cwd=other.root, check=True)
+        assert re.search(message, other.run("lint", 2))
+
+
+def test_the_page_needs_nothing_else_and_tells_of_duplicates(birds: Birds) -> None:
+    shutil.copy(birds.source / "one" / "0003.png", birds.source / "another" / "0010.png")
+    for stage in ("raw", "lists", "toy"):
+        birds.run(stage)
+    birds.run("explore")
+    page = (birds.output / "index.html").read_text()
+    assert "1 images repeat another one pixel for pixel" in page and "1 of them stand in more than one split" in page
+    assert "raw/one/0003.png" in page and "raw/another/0010.png" in page
+    assert not re.search(r"(src|href)=(?![\"']?data:)", page)
+    assert page.count("<img") > 40 and "Every example can be read." in page
