@@ -12,7 +12,7 @@ from runner.contract.dataset_schema import Schema, parse_schema
 from runner.contract.errors import RunnerError
 from runner.contract.jsonio import file_sha256, sha256_of
 from runner.contract.names import check_name, unknown
-from runner.contract.preparation import STAGES
+from runner.contract.preparation import LISTS, LMDB, README, STAGES
 from runner.contract.yaml12 import load_mapping, type_name
 
 DATASET_FILE = "dataset.yml"
@@ -55,7 +55,8 @@ class DatasetInfo:
     image: ImageChoice
     stages: tuple[str, ...]
     """The stages that can be prepared, in the order in which they run."""
-    schema: Schema
+    described: Schema | None = None
+    """What an example is; None of a data set that says nothing of its examples and so has no lists."""
     sources: tuple[SourceFile, ...] = ()
     made_by_code: bool = False
     """Whether raw needs neither a download nor a SOURCE."""
@@ -65,6 +66,19 @@ class DatasetInfo:
     splits: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def schema(self) -> Schema:
+        """What an example is.
+
+        Raises:
+            RunnerError: dataset.yml does not say.
+        """
+        if self.described is None:
+            raise RunnerError(
+                f"data set {self.name}: dataset.yml does not say what an example is; add encoding, record and {LISTS}"
+            )
+        return self.described
+
+    @property
     def code(self) -> Path:
         """What makes the stages."""
         return self.folder / "prepare.py"
@@ -72,7 +86,9 @@ class DatasetInfo:
     @property
     def recipe(self) -> str:
         """The hash of what the stages are made by: prepare.py and the schema. Words in dataset.yml count for nothing."""
-        return sha256_of([RECIPE_VERSION, file_sha256(self.code), self.schema.to_json()])
+        return sha256_of(
+            [RECIPE_VERSION, file_sha256(self.code), self.described and self.described.to_json(), self.stages]
+        )
 
     def command(self, word: str) -> tuple[str, ...]:
         """What makes a stage, or does another thing with the data, from the repository's root."""
@@ -106,15 +122,19 @@ def load_dataset_file(path: Path) -> DatasetInfo:
     """
     raw = load_mapping(path)
     problems = [f"unknown key {key!r} (known: {', '.join(KEYS)})" for key in raw if key not in KEYS]
+    stages = _stages(raw.get("stages"), problems)
+    by_example = sorted({LISTS, LMDB, README} & set(stages))
+    if by_example and LISTS not in stages:
+        problems.append(f"stages: {', '.join(by_example)} need {LISTS}")
     info = DatasetInfo(
         name=path.parent.name,
         folder=path.parent,
         image=_image(raw.get("image"), problems),
-        stages=_stages(raw.get("stages"), problems),
-        schema=parse_schema(raw, problems),
+        stages=stages,
+        described=parse_schema(raw, problems) if by_example or "record" in raw else None,
         sources=_sources(raw.get("source"), problems),
         made_by_code=raw.get("source") == MADE_BY_CODE,
-        splits=_splits(raw.get("splits"), problems),
+        splits=_splits(raw.get("splits"), problems) if by_example or "splits" in raw else {},
         description=_text("description", raw.get("description"), problems),
         licence=_text("licence", raw.get("licence"), problems),
         citation=_text("citation", raw.get("citation"), problems),

@@ -118,7 +118,7 @@ def test_a_missing_data_set_says_how_to_get_it(plain_house: TestHouse) -> None:
     assert "DATASET='birds'" in train(plain_house)
     folder = plain_house.root / "datasets/birds"
     folder.mkdir(parents=True)
-    (folder / "dataset.yml").write_text("image: {base: bare}\nprepare: {raw: [python, x.py]}\n")
+    (folder / "dataset.yml").write_text("image: {base: bare}\nstages: [raw]\n")
     line = train(plain_house)
     assert "make dataset DATASET=birds" in line
 

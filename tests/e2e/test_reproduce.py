@@ -36,7 +36,7 @@ for step in range(1, 21):
 """
 TINY = """\
 image: {base: bare}
-prepare: {raw: [python, prepare.py]}
+stages: [raw]
 """
 
 

@@ -341,9 +341,7 @@ def test_a_launch_that_waits_for_its_data_is_interrupted_with_it(house: TestHous
     """Ctrl-C while the toy set is made: both end, no run is begun, no data set is half-made."""
     folder = house.root / "datasets/birds"
     folder.mkdir(parents=True)
-    (folder / "dataset.yml").write_text(
-        "image: {base: bare}\nprepare: {raw: [python, x], toy: [python, datasets/birds/prepare.py]}\n"
-    )
+    (folder / "dataset.yml").write_text("image: {base: bare}\nstages: [raw, toy]\n")
     (folder / "prepare.py").write_text("import time\nprint('making', flush=True)\ntime.sleep(100)\n")
     project = house.root / "projects/probe/project.yml"
     project.write_text(project.read_text() + "dataset: birds\n")

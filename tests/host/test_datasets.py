@@ -128,6 +128,21 @@ class TestDatasetYml:
         assert "dataset.yml" in str(caught.value)
         assert "\n" not in str(caught.value)
 
+    def test_one_that_says_nothing_of_its_examples_has_no_lists(self, house: Path) -> None:
+        path = house / "datasets" / "birds" / "dataset.yml"
+        path.write_text("image: {base: bare}\nstages: [raw, toy]\n")
+        info = load_dataset(house, "birds")
+        assert (info.stages, info.described) == (("raw", "toy"), None)
+        with pytest.raises(
+            RunnerError, match=r"data set birds: dataset.yml does not say what an example is; add encoding"
+        ):
+            _ = info.schema
+        path.write_text("image: {base: bare}\nstages: [raw, readme]\n")
+        with pytest.raises(
+            RunnerError, match=r"stages: readme need lists; splits: found nothing|stages: readme need lists"
+        ):
+            load_dataset(house, "birds")
+
     def test_all_mistakes_in_one_line(self, house: Path) -> None:
         rewrite(house, "{base: cpu}", "cpu")
         rewrite(house, "description:", "title:")

@@ -215,8 +215,9 @@ def removable(house: House, run: str, project: str | None) -> list[Path]:
     paths = find(house, run, project)
     if any(paths.attempts.glob("*")):
         require_ended(paths.folder, last_launch(paths), asker(house), "delete")
-    evaluations = house.outputs.joinpath(*paths.folder.parts[-3:])  # another project may have a run of the same name
-    return [paths.folder, *([evaluations] if evaluations.is_dir() else [])]
+    # Of this project alone, which another may share the run's name with; on any data set.
+    evaluations = (house.outputs / paths.folder.parts[-3]).glob(f"*/{paths.folder.name}")
+    return [paths.folder, *sorted(evaluations)]
 
 
 def remove(folders: list[Path]) -> list[Path]:

@@ -39,6 +39,8 @@ def findings(info: DatasetInfo, found: "list[Variant]") -> list[str]:
 def _look(info: DatasetInfo, variant: "Variant", problems: list[str]) -> Balance:
     try:
         check_tree(variant.raw)
+        if LISTS not in info.stages:
+            return {}
         balance = check_lists(variant.root, variant.root / LISTS, info.splits, info.schema, variant.raw)
         _check_schema(read_schema(variant.root), info, f"{variant.root / LISTS}")
         for path in sorted((variant.root / LMDB).glob("*/*.mdb")):

@@ -314,15 +314,16 @@ LARGE_IMAGE = 16 << 10
 """Bytes from which an image is copied by itself."""
 
 
-_OPEN: dict[tuple[str, int], Any] = {}
-"""By path and inode. LMDB refuses to open a file twice in a process."""
+_OPEN: dict[tuple[int, int], Any] = {}
+"""By device and inode. LMDB refuses to open a file twice in a process, also by another path."""
 
 
 def _open(path: Path) -> Any:
     """The file, opened once in this process."""
     import lmdb
 
-    key = str(path), path.stat().st_ino
+    status = path.stat()
+    key = status.st_dev, status.st_ino
     if key not in _OPEN:
         _OPEN[key] = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=True, max_spare_txns=4)
     return _OPEN[key]

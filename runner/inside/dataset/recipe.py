@@ -38,7 +38,7 @@ class Recipe:
     """Fills an empty folder from `places.source`, as the authors provide the data. Raises DataError where that is not right."""
     write_toy: Callable[[Path], None]
     """Fills an empty folder with the same tree in small. It takes no source and makes the same bytes on every machine."""
-    splits: Callable[[Path], Mapping[str, Iterable[Entry]]]
+    splits: Callable[[Path], Mapping[str, Iterable[Entry]]] = lambda raw: {}
     """Given the raw folder, the examples of every split that dataset.yml names."""
     check_raw: Callable[[Path], None] = lambda raw: None
     """Raises DataError unless the raw folder is whole, as far as this data set can tell."""
@@ -95,7 +95,7 @@ class _Maker:
     """Makes each stage of one data set."""
 
     def __init__(self, recipe: Recipe, info: DatasetInfo) -> None:
-        self.recipe, self.info, self.schema = recipe, info, info.schema
+        self.recipe, self.info = recipe, info
 
     def write_raw(self, places: Places, folder: Path) -> None:
         """Take it from its source."""
@@ -120,8 +120,8 @@ class _Maker:
     def check_lists(self, places: Places, folder: Path) -> None:
         """Against the raw data; the class balance is printed."""
         check_tree(places.raw)
-        balance = check_lists(places.root, folder, self.info.splits, self.schema, places.raw)
-        print(balance_table(balance, self.schema), flush=True)
+        balance = check_lists(places.root, folder, self.info.splits, self.info.schema, places.raw)
+        print(balance_table(balance, self.info.schema), flush=True)
 
     def write_lmdb(self, places: Places, folder: Path) -> None:
         """Every kind of every split."""
@@ -136,8 +136,9 @@ class _Maker:
         raw, lists = folder / RAW, folder / LISTS
         raw.mkdir()
         self.recipe.write_toy(raw)
-        lists.mkdir()
-        self._lists(raw, lists)
+        if LISTS in self.info.stages:
+            lists.mkdir()
+            self._lists(raw, lists)
         if LMDB in self.info.stages:
             (folder / LMDB).mkdir()
             self._lmdb(folder, raw, lists, folder / LMDB)
@@ -147,7 +148,8 @@ class _Maker:
         raw = folder / RAW
         self.recipe.check_raw(raw)
         check_tree(raw)
-        check_lists(folder, folder / LISTS, self.info.splits, self.schema, raw)
+        if LISTS in self.info.stages:
+            check_lists(folder, folder / LISTS, self.info.splits, self.info.schema, raw)
         if LMDB in self.info.stages:
             self._open_lmdb(folder / LMDB, folder / LISTS)
 
@@ -155,7 +157,7 @@ class _Maker:
         """What is there, full or toy or both."""
         from runner.inside.dataset.facts import write_facts
 
-        for variant in variants(places):
+        for variant in variants(self.info, places):
             write_facts(self.info, variant, folder)
 
     def _lists(self, raw: Path, folder: Path) -> None:
@@ -166,18 +168,18 @@ class _Maker:
             )
         for split, entries in splits.items():
             write_list(folder / f"{split}.txt", entries)
-        write_atomic(folder / SCHEMA_JSON, pretty_json(self.schema.to_json()))
+        write_atomic(folder / SCHEMA_JSON, pretty_json(self.info.schema.to_json()))
 
     def _lmdb(self, root: Path, raw: Path, lists: Path, folder: Path) -> None:
         for kind in self.recipe.lmdb:
-            check_kind(kind, self.schema)
+            check_kind(kind, self.info.schema)
             for split in self.info.splits:
                 list_file = lists / f"{split}.txt"
-                examples = open_listed(root, ListFile(list_file), self.schema, raw=raw)
+                examples = open_listed(root, ListFile(list_file), self.info.schema, raw=raw)
                 path = folder / kind / f"{split}.mdb"
                 path.parent.mkdir(exist_ok=True)
                 progress = Progress(f"lmdb: {kind} {split}", len(examples))
-                write_lmdb(path, examples, list_file, self.schema, kind, progress)
+                write_lmdb(path, examples, list_file, self.info.schema, kind, progress)
 
     def _open_lmdb(self, folder: Path, lists: Path) -> None:
         for kind in self.recipe.lmdb:
@@ -199,14 +201,15 @@ class Variant:
         return (self.root / LMDB).is_dir()
 
 
-def variants(places: Places) -> list[Variant]:
+def variants(info: DatasetInfo, places: Places) -> list[Variant]:
     """Full and toy, as far as they are there.
 
     Raises:
         DataError: neither is.
     """
     both = (Variant("full", places.root, places.raw), Variant(TOY, places.root / TOY, places.root / TOY / RAW))
-    found = [variant for variant in both if variant.raw.is_dir() and (variant.root / LISTS).is_dir()]
+    needed = {LISTS} & set(info.stages)
+    found = [one for one in both if one.raw.is_dir() and all((one.root / part).is_dir() for part in needed)]
     if not found:
         raise DataError(
             f"{places.root}: neither the full data nor a toy set is there; run `make dataset` or STAGE=toy first"
@@ -232,11 +235,12 @@ def lint(info: DatasetInfo, places: Places) -> int:
     """Hold toy against full, and both against dataset.yml: exit code 0 if all is well."""
     from runner.inside.dataset.lint import findings
 
-    problems = findings(info, variants(places))
+    found = variants(info, places)
+    problems = findings(info, found)
     for problem in problems:
         print(f"{info.name}: {problem}", file=sys.stderr)
     if not problems:
-        print(f"{info.name}: well: {' and '.join(variant.name for variant in variants(places))} agree with dataset.yml")
+        print(f"{info.name}: well: {' and '.join(variant.name for variant in found)} agree with dataset.yml")
     return 2 if problems else 0
 
 
@@ -244,5 +248,5 @@ def explore(info: DatasetInfo, places: Places) -> int:
     """Write the page to the launch's output folder."""
     from runner.inside.dataset.explore import write_page
 
-    write_page(info, variants(places), Path(os.environ["OUTPUT_DIR"]))
+    write_page(info, variants(info, places), Path(os.environ["OUTPUT_DIR"]))
     return 0

@@ -126,7 +126,7 @@ class TestDamage:
         listed = tmp_path / "lists" / "train.txt"
         lines = listed.read_text().splitlines(keepends=True)
         listed.write_text("".join(reversed(lines)))
-        with pytest.raises(DataError, match="was made from another train.txt than the one that is there"):
+        with pytest.raises(DataError, match=r"was made from another train.txt than the one that is there"):
             LmdbFile(path, listed)
 
     def test_a_damaged_image_leaves_no_lmdb_file(self, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ class TestDamage:
         with pytest.raises(DataError, match=r"images.npy: holds float32 \(3, 6, 5\), expected uint8 \(3, 6, 5\)"):
             open_raw(tmp_path, "train", what).check()
         (tmp_path / "raw" / "images.npy").write_bytes(b"text")
-        with pytest.raises(DataError, match="images.npy: not an array of numpy, or cut short"):
+        with pytest.raises(DataError, match=r"images.npy: not an array of numpy, or cut short"):
             open_raw(tmp_path, "train", what).check()
 
     def test_a_pickled_array_runs_no_code(self, tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip("numpy")
 
-from runner.contract.errors import RunnerError  # noqa: E402
-from runner.inside.dataset.checks import check_lists, check_tree  # noqa: E402
-from runner.inside.dataset.lists import DataError, Entry, ListFile, write_list  # noqa: E402
-from tests.inside.dataset.made import files, pixels, save, schema, write_lists  # noqa: E402
+from runner.contract.errors import RunnerError
+from runner.inside.dataset.checks import check_lists, check_tree
+from runner.inside.dataset.lists import DataError, Entry, ListFile, write_list
+from tests.inside.dataset.made import files, pixels, save, schema, write_lists
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 ODD_NAMES = [
