@@ -190,7 +190,9 @@ class Process:
 
 def measure(size: Size, python: Path, turns: int) -> dict[tuple[str, str], Samples]:
     """All contestants in turns, by temperature and order."""
-    samples = {(temperature, order): {one.label: [] for one in CONTESTANTS} for temperature in TEMPERATURES for order in ORDERS}
+    samples = {
+        (temperature, order): {one.label: [] for one in CONTESTANTS} for temperature in TEMPERATURES for order in ORDERS
+    }
     processes = []
     try:
         processes += [Process(one, python) for one in CONTESTANTS]

@@ -129,7 +129,13 @@ def files(folder: str) -> Iterator[Path]:
     return (path for path in Path(folder).rglob("*") if path.is_file())
 
 
-VERBS: dict[str, Callable[..., Any]] = {"generate": generate, "write": write, "check": check, "warm": warm, "cold": cold}
+VERBS: dict[str, Callable[..., Any]] = {
+    "generate": generate,
+    "write": write,
+    "check": check,
+    "warm": warm,
+    "cold": cold,
+}
 
 if __name__ == "__main__":
     main()

@@ -36,7 +36,9 @@ def write(source: Source, folder: Path) -> None:
 
 def store(source: Source, folder: Path, values: Iterator[bytes]) -> None:
     """`values`, and what holds for all."""
-    env = lmdb.open(str(folder / "records.mdb"), subdir=False, lock=False, map_size=2 * source.images.nbytes + (64 << 20))
+    env = lmdb.open(
+        str(folder / "records.mdb"), subdir=False, lock=False, map_size=2 * source.images.nbytes + (64 << 20)
+    )
     with env.begin(write=True) as transaction:
         for number, value in enumerate(values):
             transaction.put(b"%08d" % number, value)
