@@ -10,7 +10,7 @@ from runner.contract.layout import TOY, RunPaths
 from runner.contract.records import DataRecord
 from runner.host.data import datasets
 from runner.host.data.changed import differing_files
-from runner.host.data.seen import SeenData, seen
+from runner.host.data.seen import SeenData, make_by_code, seen
 from runner.host.engines.engine import Engine, Mount
 from runner.host.house import House
 from runner.host.launch.gather import Say
@@ -40,7 +40,7 @@ class Wanted:
 
 
 def data_again(house: House, engine: Engine, wanted: Wanted, caller: Caller, say: Say) -> DataAgain:
-    """The very data that a run saw. A toy set that is gone is made again, from its data set's own code.
+    """The very data that a run saw. What is gone and code alone can make is made again, by its data set's own code.
 
     Raises:
         RunnerError: it is not here; the text names what is, the files that differ, and what to do.
@@ -65,8 +65,8 @@ def _one(
 ) -> tuple[SeenData, str | None]:
     cache = None if wanted.dry_run else house.cache
     home = house.datasets / record.name / (TOY if record.variant == TOY else "")
-    if record.variant == TOY and not home.is_dir() and not wanted.dry_run:
-        _make_toy(house, engine, record, caller, say)
+    if not _has_parts(home, record) and not wanted.dry_run and record.name in dataset_names(house.root):
+        make_by_code(house, engine, load_dataset(house.root, record.name), record.variant, caller, say)
     here = None
     if _has_parts(home, record):
         here = seen(_resolved(home, record), cache, full=wanted.full)
@@ -82,15 +82,6 @@ def _one(
         raise RunnerError(problem + ("" if here is None else ", or run on what is there with FORCE=1"))
     say(f"note: {problem}")
     return here, problem
-
-
-def _make_toy(house: House, engine: Engine, record: DataRecord, caller: Caller, say: Say) -> None:
-    """Make a toy set that is gone, where its data set's code is here."""
-    from runner.host.verbs.prepare import prepare_stage
-
-    if record.name in dataset_names(house.root):
-        info = load_dataset(house.root, record.name)
-        prepare_stage(house, engine, info, TOY, None, caller, say)
 
 
 def _has_parts(folder: Path, record: DataRecord) -> bool:

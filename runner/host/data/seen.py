@@ -55,7 +55,7 @@ def data_of(
     variant = resolved.values["data"]
     info = load_dataset(house.root, instead or resolved.dataset)
     if not dry_run:
-        _make(house, engine, info, variant, caller, say)
+        make_by_code(house, engine, info, variant, caller, say)
     if dry_run and datasets.is_missing(info, house.datasets, variant):
         say(f"note: data set {info.name} ({variant}) is not there yet; its mounts are left out of this plan")
         return SeenData(records=(), mounts=())
@@ -63,10 +63,10 @@ def data_of(
     return seen(found, None if dry_run else house.cache, full=full)
 
 
-def _make(
+def make_by_code(
     house: House, engine: Engine, info: DatasetInfo, variant: str, caller: Caller, say: Callable[[str], None]
 ) -> None:
-    """The stages of a variant that need no source, unless they are complete."""
+    """Make the stages of a variant that need no source, unless they are complete."""
     by_code = [TOY] if variant == TOY else [part for part in info.stages if part in DATASET_PARTS] * info.made_by_code
     for stage in by_code:
         if not datasets.is_complete(info, house.datasets, stage):

@@ -13,6 +13,7 @@ from runner.contract.errors import RunnerError
 from runner.contract.tree_walk import shown_path, walk
 from runner.inside.dataset.examples import ArrayFiles, open_listed, shown
 from runner.inside.dataset.lists import DataError, Labels, ListFile
+from runner.inside.dataset.progress import Progress
 
 Balance = dict[str, list[int]]
 """For each split the number of examples of each class."""
@@ -56,7 +57,7 @@ def check_lists(root: Path, folder: Path, splits: Mapping[str, str], schema: Sch
     _check_once(lists)
     for listed in lists.values():
         examples = open_listed(root, listed, schema, raw=raw)
-        examples.check()
+        examples.check(Progress(f"lists: {listed.path.stem}", len(listed)))
         if isinstance(examples, ArrayFiles) and "label" in schema.record:
             _check_records(listed, examples)
     return {split: class_counts(listed.labels, schema).tolist() for split, listed in lists.items()}

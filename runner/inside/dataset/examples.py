@@ -8,7 +8,7 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -104,7 +104,7 @@ class ArrayFiles(Listed):
         self._files = [listed[int(np.argmax(self._file_of == number))].path for number in numbers.values()]
         self._maps: dict[int, Any] = {}
 
-    def check(self) -> None:
+    def check(self, progress: Callable[[int], None] = lambda done: None) -> None:
         """Look at every file, though at no image.
 
         Raises:
@@ -188,7 +188,7 @@ def map_npy(path: Path, schema: Schema) -> Any:
 class ImageFiles(Listed):
     """An image file each."""
 
-    def check(self) -> None:
+    def check(self, progress: Callable[[int], None] = lambda done: None) -> None:
         """Look at the beginning of every file, not at its pixels.
 
         Raises:
@@ -201,6 +201,7 @@ class ImageFiles(Listed):
             with _opened(path, str(path)) as image:
                 channels = self.schema.image.shape[0] or len(image.getbands())
                 _check_shape((channels, image.height, image.width), self.schema.image.shape, str(path))
+            progress(index + 1)
 
     def images(self, indices: NDArray[np.int64]) -> Images:
         """Decoded; one array if the schema has one shape."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from runner.contract.dataset_file import DatasetInfo
 from runner.contract.jsonio import write_atomic
 from runner.inside.dataset.examples import ArrayFiles, ImageFiles, open_raw
+from runner.inside.dataset.progress import Progress
 from runner.inside.dataset.sheet import first_of_class, thumbnail
 from runner.inside.dataset.survey import Survey, duplicates, survey
 
@@ -61,7 +62,10 @@ def write_page(info: DatasetInfo, found: "list[Variant]", folder: Path) -> Path:
     parts = [_head(info)]
     for variant in found:
         sets: Sets = {split: open_raw(variant.root, split, info.schema, raw=variant.raw) for split in info.splits}
-        surveys = {split: survey(examples, info.schema) for split, examples in sets.items()}
+        surveys = {
+            split: survey(examples, info.schema, Progress(f"explore: {variant.name} {split}", len(examples)))
+            for split, examples in sets.items()
+        }
         parts += [f"<h2>{variant.name}</h2>", *_variant(info, sets, surveys)]
     path = folder / PAGE
     write_atomic(path, ("\n".join(parts) + "\n</body></html>\n").encode("utf-8", "backslashreplace"))

@@ -11,6 +11,7 @@ from runner.contract.jsonio import pretty_json, write_atomic
 from runner.contract.preparation import LISTS, LMDB, count
 from runner.inside.dataset.examples import open_raw
 from runner.inside.dataset.lists import DataError
+from runner.inside.dataset.progress import Progress
 from runner.inside.dataset.sheet import draw_sheet
 from runner.inside.dataset.survey import Survey, survey
 
@@ -27,8 +28,6 @@ def write_facts(info: DatasetInfo, variant: "Variant", folder: Path) -> None:
     Raises:
         DataError: an example cannot be read.
     """
-    from runner.inside.dataset.recipe import Progress
-
     surveys = {}
     for split in info.splits:
         examples = open_raw(variant.root, split, info.schema, raw=variant.raw)

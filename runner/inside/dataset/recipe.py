@@ -12,7 +12,6 @@
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from runner.inside.dataset.checks import balance_table, check_lists, check_tree
 from runner.inside.dataset.examples import open_listed
 from runner.inside.dataset.lists import DataError, Entry, ListFile, write_list
 from runner.inside.dataset.lmdb_file import ARRAYS, LmdbFile, check_kind, write_lmdb
+from runner.inside.dataset.progress import Progress
 from runner.inside.dataset.stages import Places, Stage, build, places_of
 
 
@@ -215,20 +215,6 @@ def variants(info: DatasetInfo, places: Places) -> list[Variant]:
             f"{places.root}: neither the full data nor a toy set is there; run `make dataset` or STAGE=toy first"
         )
     return found
-
-
-class Progress:
-    """Says how far a long piece of work is, every two seconds at most."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._total, self._said = what, total, time.monotonic()
-
-    def __call__(self, done: int) -> None:
-        """So many are done."""
-        now = time.monotonic()
-        if now - self._said > 2:
-            self._said = now
-            print(f"{self._what}: {done} of {self._total} examples", flush=True)
 
 
 def lint(info: DatasetInfo, places: Places) -> int:

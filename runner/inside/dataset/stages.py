@@ -56,7 +56,7 @@ def build(stage: Stage, places: Places, recipe: str, say: Callable[[str], None] 
     paths = StagePaths(places.root, stage.name)
     paths.lock.parent.mkdir(exist_ok=True)
     with _locked(paths.lock):
-        shutil.rmtree(paths.unfinished, ignore_errors=True)
+        _clear(paths)
         inputs = stage_inputs(stage.name, recipe, places.root, places.raw)
         marker = read_marker(paths.marker)
         if paths.folder.is_dir() and _keep(stage, places, paths, marker, inputs):
@@ -157,6 +157,13 @@ def _mark(paths: StagePaths, inputs: str) -> None:
 
 def _contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): file_sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _clear(paths: StagePaths) -> None:
+    """Remove what a kill has left: a folder half-built, a marker half-written."""
+    shutil.rmtree(paths.unfinished, ignore_errors=True)
+    for marker in paths.marker.parent.glob(f".{paths.marker.name}.*"):
+        marker.unlink(missing_ok=True)
 
 
 def _sync_tree(folder: Path) -> None:
