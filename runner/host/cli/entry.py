@@ -16,7 +16,7 @@ from runner.host.cli.console import one_line, say
 from runner.host.cli.data import check_datasets, dataset, explore, lint_dataset, new_dataset
 from runner.host.cli.launches import LAUNCH_OPTIONS, demo, evaluate, notebook, reproduce, resume, shell, train
 from runner.host.cli.needs import engine, image, lock, venv
-from runner.host.cli.options import add_options, from_make
+from runner.host.cli.options import add_options, forget_make, from_make
 from runner.host.cli.records import compare, export, follow, import_, logs, ls, model, release, rm, show, stop
 
 
@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run one verb and exit."""
     try:
         arguments = parse(list(sys.argv[1:] if argv is None else argv), os.environ)
+        forget_make(os.environ)
         verb: Callable[[Namespace], int] = arguments.verb
         code = verb(arguments)
         sys.stdout.flush()
@@ -61,7 +62,7 @@ def parse(argv: list[str], environment: Any) -> Namespace:
         verb = verbs.add_parser(name, help=summary, description=summary)
         add_options(verb, options)
         verb.set_defaults(verb=function)
-    if argv and argv[0] in VERBS:
+    if argv and argv[0] in VERBS and argv[0] not in INNER:
         argv = [argv[0], *from_make(environment, VERBS[argv[0]][1]), *argv[1:]]
     return parser.parse_args(argv)
 
@@ -95,3 +96,5 @@ VERBS: dict[str, tuple[Callable[[Namespace], int], tuple[str, ...]]] = {
     "demo": (demo, ()),
     "follow": (follow, ("run",)),
 }
+INNER = ("venv", "follow")
+"""Steps of other targets, and of ourselves: what was set on make's command line is not meant for them."""

@@ -2,7 +2,7 @@
 
 import argparse
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 from runner.contract.errors import RunnerError
@@ -96,3 +96,9 @@ def from_make(environment: Mapping[str, str], names: Sequence[str]) -> list[str]
         have = ", ".join(f"{name.upper()}=" for name in names)
         raise RunnerError(f"{'; '.join(problems)}; this target takes {have or 'none'}")
     return flags
+
+
+def forget_make(environment: MutableMapping[str, str]) -> None:
+    """Take make's variables out of the environment: what we start, such as the follower of a detached run, is another verb."""
+    for variable in [name for name in environment if name.startswith(MAKE_PREFIX)]:
+        del environment[variable]
