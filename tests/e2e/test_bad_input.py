@@ -1,6 +1,7 @@
 """Bad input: one line on stderr (what, found, expected, next step), a non-zero exit, and nothing half-written."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,9 @@ def test_secrets_and_large_files_are_refused_by_name(plain_house: TestHouse) -> 
         handle.truncate(51 << 20)
     line = train(plain_house)
     assert ".env" in line and "big.bin" in line and ".gitignore" in line
-    (plain_house.root / "runner.yml").write_text("allow_secrets: [.env, big.bin]\n")
+    advice = re.search(r"in runner\.yml: `(.*)`$", line)
+    assert advice is not None and advice[1] == 'allow_secrets: [".env", "big.bin"]'
+    (plain_house.root / "runner.yml").write_text(advice[1] + "\n")
     plain_house.run("train", "--project", "probe", "--engine", "local")
 
 

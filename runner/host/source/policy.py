@@ -1,5 +1,6 @@
 """What a snapshot refuses to take without being told so: files that look like secrets, and large untracked files."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase, translate
@@ -83,9 +84,10 @@ def check(
     if large:
         shown = _listed([f"{printable(path)} ({size / 1e6:.0f} MB)" for path, size in large])
         found.append(f"untracked files over {MAX_UNTRACKED_BYTES // 1_000_000} MB: {shown}")
+    names = [printable(path) for path in (*secret, *(path for path, _ in large))][:_LISTED]
     raise RunnerError(
-        f"source snapshot refused: {'; '.join(found)}: leave out by .gitignore (tracked ones: .runnerignore), or "
-        "name them under `source: {allow: [...]}` in runner.yml"
+        f"source snapshot refused: {'; '.join(found)}: leave out by .gitignore (tracked ones: .runnerignore), or let "
+        f"them in by name or pattern in runner.yml: `allow_secrets: {json.dumps(names, ensure_ascii=False)}`"
     )
 
 
