@@ -81,7 +81,7 @@ model: .venv/ready ## weights from outside as models/NAME=: SOURCE=file, or an a
 ## Prepare
 
 .PHONY: demo
-demo: .venv/ready ## engine, image, toy data, train, eval: the whole road on a fresh machine
+demo: .venv/ready ## engine, image, toy data, train, eval: the whole road on a fresh machine, with ENGINE=
 	@$(runner) demo
 
 .PHONY: dataset

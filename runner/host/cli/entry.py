@@ -93,7 +93,7 @@ VERBS: dict[str, tuple[Callable[[Namespace], int], tuple[str, ...]]] = {
     "release": (release, ("run", "project", "name", "checkpoint", "version")),
     "model": (model, ("name", "source", "checksum", "version")),
     "engine": (engine, ("if_possible",)),
-    "demo": (demo, ()),
+    "demo": (demo, ("engine",)),
     "follow": (follow, ("run",)),
 }
 INNER = ("venv", "follow")

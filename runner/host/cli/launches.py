@@ -135,7 +135,8 @@ def demo(arguments: Namespace) -> int:
     """The whole road on a fresh machine: engine, image, toy data, train, evaluate."""
     from runner.host.verbs.demo import run_demo
 
-    return run_demo(house_here(), say)
+    house = house_here()
+    return run_demo(house, arguments.engine or house.engine, say)
 
 
 def print_plan(arguments: Namespace, plan: Any, engine: Any) -> int:

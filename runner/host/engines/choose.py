@@ -23,9 +23,7 @@ def choose_engine(asked: str, cache: Path, say: Callable[[str], None]) -> Engine
         RunnerError: not one of the three, or docker asked for and absent.
         EngineError: there is a socket or DOCKER_HOST, and it does not answer.
     """
-    if asked not in CHOICES:
-        raise RunnerError(f"ENGINE={asked!r}: not an engine; use one of {', '.join(CHOICES)}")
-    if asked == "local":
+    if checked(asked) == "local":
         return local_engine(cache)
     if docker_is_here():
         return _warmed(docker_engine(cache))
@@ -35,6 +33,17 @@ def choose_engine(asked: str, cache: Path, say: Callable[[str], None]) -> Engine
         )
     say(NO_DOCKER)
     return local_engine(cache)
+
+
+def checked(asked: str) -> str:
+    """ENGINE= itself.
+
+    Raises:
+        RunnerError: it names no engine.
+    """
+    if asked not in CHOICES:
+        raise RunnerError(f"ENGINE={asked!r}: not an engine; use one of {', '.join(CHOICES)}")
+    return asked
 
 
 def _warmed(engine: Engine) -> Engine:

@@ -62,7 +62,8 @@ def find_builder(environment: Mapping[str, str], also: str = "/usr/bin") -> Buil
         found.append(f"{program} {version}")
     have = f"found {', '.join(dict.fromkeys(found))}, without the buildx plugin" if found else "found none on PATH"
     raise RunnerError(
-        f"no docker program that can build with BuildKit: {have}; install docker-buildx-plugin, or Debian's docker.io"
+        f"no docker program that can build with BuildKit: {have}; install Debian's docker.io, Ubuntu's "
+        "docker-buildx, or Docker's own docker-buildx-plugin"
     )
 
 

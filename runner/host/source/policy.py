@@ -84,10 +84,10 @@ def check(
     if large:
         shown = _listed([f"{printable(path)} ({size / 1e6:.0f} MB)" for path, size in large])
         found.append(f"untracked files over {MAX_UNTRACKED_BYTES // 1_000_000} MB: {shown}")
-    names = [printable(path) for path in (*secret, *(path for path, _ in large))][:_LISTED]
+    advised = [printable(path) for path in (*secret, *(path for path, _ in large))][:_LISTED]
     raise RunnerError(
         f"source snapshot refused: {'; '.join(found)}: leave out by .gitignore (tracked ones: .runnerignore), or let "
-        f"them in by name or pattern in runner.yml: `allow_secrets: {json.dumps(names, ensure_ascii=False)}`"
+        f"them in by name or pattern in runner.yml: `allow_secrets: {json.dumps(advised, ensure_ascii=False)}`"
     )
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from runner.contract import checkpoints
 from runner.contract.catalogue import list_outputs
+from runner.contract.errors import EngineError, RunnerError
 from runner.contract.layout import RunPaths
+from runner.host.engines.choose import checked
 from runner.host.engines.setup import give_engine
 from runner.host.house import House
 from runner.host.verbs import runs
@@ -24,12 +26,16 @@ EVALUATED = {
 }
 
 
-def run_demo(house: House, say: Callable[[str], None]) -> int:
-    """Engine, then train and evaluate by the very commands that a user types; image and toy data come on the way."""
-    say(f"1. engine: {give_engine(house.cache, say, only_if_possible=True)}")
-    for number, verb in enumerate(
-        (["train", "--project", PROJECT, "--config", CONFIG], ["eval", "--run", "latest"]), start=2
-    ):
+def run_demo(house: House, asked: str, say: Callable[[str], None]) -> int:
+    """Engine, then train and evaluate by the very commands that a user types; image and toy data come on the way.
+
+    Raises:
+        EngineError: there is a Docker engine, and it does not answer or lets us not in.
+        RunnerError: ENGINE= names none; ENGINE=docker, and this machine cannot be given one.
+    """
+    engine = engine_to_use(house.cache, checked(asked), say)
+    train = ["train", "--project", PROJECT, "--config", CONFIG, "--engine", engine]
+    for number, verb in enumerate((train, ["eval", "--run", "latest", "--project", PROJECT]), start=2):
         say(f"\n{number}. python -m runner {' '.join(verb)}")
         code = subprocess.run([sys.executable, "-m", "runner", *verb], cwd=house.root, check=False).returncode
         if code != 0:
@@ -42,6 +48,23 @@ def run_demo(house: House, say: Callable[[str], None]) -> int:
         width = max(len(name) for name, _ in files)
         print("\n".join(f"    {name:{width}}  {why}" for name, why in files))
     return 0
+
+
+def engine_to_use(cache: Path, asked: str, say: Callable[[str], None]) -> str:
+    """docker or local, said in one line. Only where there is no Docker at all, and it may not be installed, `auto` is local."""
+    if asked == "local":
+        say("1. engine: the local engine, as asked for")
+        return asked
+    try:
+        say(f"1. engine: {give_engine(cache, say)}")
+    except EngineError:  # one that refuses is an error, never a silent fall-back
+        raise
+    except RunnerError as error:
+        if asked == "docker":
+            raise
+        say(f"1. engine: the local engine, as this machine has no Docker: {error}")
+        return "local"
+    return "docker"
 
 
 def worth_opening(house: House, run: RunPaths) -> list[tuple[Path, list[tuple[str, str]]]]:

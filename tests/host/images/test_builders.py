@@ -37,7 +37,7 @@ def test_none_that_can_is_one_clear_line(tmp_path: Path) -> None:
         find_builder({"PATH": str(new)}, also="")
     assert str(caught.value) == (
         f"no docker program that can build with BuildKit: found {new}/docker 28.2.2, without the buildx plugin; "
-        "install docker-buildx-plugin, or Debian's docker.io"
+        "install Debian's docker.io, Ubuntu's docker-buildx, or Docker's own docker-buildx-plugin"
     )
     with pytest.raises(RunnerError, match="found none on PATH"):
         find_builder({"PATH": str(tmp_path / "nowhere")}, also="")
