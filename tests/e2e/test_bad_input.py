@@ -105,7 +105,9 @@ def test_runs_that_match_nothing_or_several(house: TestHouse) -> None:
         done = house.run(verb, "--run", "session", check=2)
         assert "2 runs match" in done.stderr and all(run.name in done.stderr for run in house.runs())
     assert "CHECKPOINT='17'" in house.run("eval", "--checkpoint", "17", check=2).stderr
-    assert "SPLIT='tst'" in house.run("eval", "--split", "tst", check=2).stderr
+    for split in ("tst", "train"):
+        refused_split = house.run("eval", "--split", split, check=2).stderr
+        assert f"SPLIT='{split}': not a split; use one of val, test\n" in refused_split
     newest = house.runs()[-1]
     assert newest.name in house.run("show", "--run", "default/2").stdout
     (newest / "checkpoints" / "step_00000003.json").write_text(json.dumps({"sha256": "0" * 64}))

@@ -247,6 +247,33 @@ def test_a_run_that_is_being_prepared_is_not_deleted(plain_house: TestHouse) -> 
     assert not launch.exists()
 
 
+def test_a_run_that_is_being_evaluated_is_not_deleted(house: TestHouse) -> None:
+    """Its checkpoint is read, and its outputs are written; with all of them ended everything goes, and no other run's."""
+    house.code(CHECKPOINT)
+    house.code(
+        "import os, time\nfrom pathlib import Path\nout = Path(os.environ['OUTPUT_DIR'])\nprint('ready', flush=True)\n"
+        "while not (out / 'go').exists():\n    time.sleep(0.05)\n",
+        "evaluate.py",
+    )
+    house.train()
+    run = house.only_run()
+    evaluation = house.start("eval")
+    wait_for(lambda: any("ready" in log.read_text() for log in house.outputs.rglob("logs.txt")), "the evaluation runs")
+    (folder,) = house.outputs.glob("probe/*/*/val_best_*")
+    stood_in, others = (house.outputs / "probe" / name / run.name for name in ("birds", "fish"))
+    (house.checkpoints / "probe/fish" / run.name).mkdir(parents=True)
+    stood_in.mkdir(parents=True)
+    others.mkdir(parents=True)
+    said = house.run("rm", "--run", str(run), "--yes", check=2).stderr
+    assert f"{folder.name}: is RUNNING; wait for it or press Ctrl-C where it was started before you delete it" in said
+    assert run.exists() and folder.exists()
+    (folder / "go").touch()
+    _, err = evaluation.communicate(timeout=60)
+    assert evaluation.returncode == 0, err
+    house.run("rm", "--run", str(run), "--yes")
+    assert not run.exists() and not folder.exists() and not stood_in.exists() and others.exists()
+
+
 def test_one_damaged_record_does_not_hide_the_others(plain_house: TestHouse) -> None:
     for name, manifest in (("session_a", '{"tag": "a"}'), ("session_b", '{"tag": "b", "schema_version": 99}')):
         launch = plain_house.checkpoints / "probe/no-dataset" / name / "attempts/1"

@@ -120,9 +120,10 @@ def require_ended(folder: Path, launch: LaunchPaths, engine_for: EngineFor, verb
     """
     state, outcome = state_of(folder, launch, engine_for)
     if state in (State.CREATED, State.RUNNING):
-        raise RunnerError(
-            f"{folder.name}: is {state}; wait for it or stop it (make stop RUN={folder.name}) before you {verb} it"
-        )
+        how = f"stop it (make stop RUN={folder.name})"
+        if launch.folder.name == layout.LAUNCH:  # an evaluation is nobody's RUN=
+            how = "press Ctrl-C where it was started"
+        raise RunnerError(f"{folder.name}: is {state}; wait for it or {how} before you {verb} it")
     if state is State.UNKNOWN:
         engine = load_record(Manifest, launch.manifest).engine
         raise RunnerError(

@@ -32,7 +32,8 @@ from runner.host.projects import parse_project, render
 from runner.host.source import code as sources
 from runner.host.verbs import runs
 
-SPLITS = ("val", "test", "train")
+SPLITS = ("val", "test")
+"""The training data is read shuffled and augmented: what a checkpoint says of it, example by example, means nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from runner.contract import catalogue, checkpoints
 from runner.contract.catalogue import Entry
 from runner.contract.errors import EngineError, RunnerError
 from runner.contract.jsonio import file_sha256
-from runner.contract.layout import LAUNCH, LaunchPaths, RunPaths
+from runner.contract.layout import LAUNCH, LaunchPaths, OutputPaths, RunPaths
 from runner.contract.names import check_name
 from runner.contract.records import EngineRecord, Manifest, Outcome, State, load_record, to_json
 from runner.host.engines.choose import engine_of_record
@@ -210,14 +210,23 @@ def removable(house: House, run: str, project: str | None) -> list[Path]:
     """The folders that `rm` would delete: the run's own and its evaluations'.
 
     Raises:
-        RunnerError: the run is being prepared or runs, as far as can be known.
+        RunnerError: the run, or an evaluation of it, is being prepared or runs, as far as can be known.
     """
-    paths = find(house, run, project)
+    paths, engine_for = find(house, run, project), asker(house)
     if any(paths.attempts.glob("*")):
-        require_ended(paths.folder, last_launch(paths), asker(house), "delete")
-    # Of this project alone, which another may share the run's name with; on any data set.
-    evaluations = (house.outputs / paths.folder.parts[-3]).glob(f"*/{paths.folder.name}")
-    return [paths.folder, *sorted(evaluations)]
+        require_ended(paths.folder, last_launch(paths), engine_for, "delete")
+    evaluations = _evaluations(house, paths)
+    for folder in (folder for each in evaluations for folder in sorted(each.iterdir()) if folder.is_dir()):
+        require_ended(folder, OutputPaths(folder).launch, engine_for, "delete")
+    return [paths.folder, *evaluations]
+
+
+def _evaluations(house: House, paths: RunPaths) -> list[Path]:
+    """Where a run's evaluations lie, under its own data set and those that stood in for it; never another run's of its name."""
+    project, dataset, name = paths.folder.parts[-3:]
+    found = [folder / name for folder in sorted((house.outputs / project).glob("*")) if (folder / name).is_dir()]
+    others = house.checkpoints / project
+    return [each for each in found if each.parent.name == dataset or not (others / each.parent.name / name).exists()]
 
 
 def remove(folders: list[Path]) -> list[Path]:
