@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.host.images.builders import find_builder
 from tests.e2e.conftest import CHECKPOINT, TestHouse, lines_of, wait_for
 from tests.e2e.test_hardened import reachable_python
 
@@ -121,6 +122,47 @@ def test_a_disk_that_fills_up_costs_nobody_the_end(house: TestHouse, small_disk:
     assert states(house) == ["FAILED"]
     outcome = json.loads((run / "attempts/1/outcome.json").read_text())
     assert (outcome["exit_code"], outcome["recorded_by"]) == (1, "reconcile")
+
+
+def test_a_disk_that_is_full_while_an_environment_is_made(plain_house: TestHouse, small_disk: Path) -> None:
+    """One line that says so, no run; with room the same command goes on."""
+    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
+    plain_house.environment["CACHE_ROOT"] = str(small_disk)
+    done = plain_house.run("train", "--project", "probe", "--engine", "local", check=2)
+    line = lines_of(done.stderr)[-1]
+    assert line.startswith(f"error: {small_disk}/wheels/") and "disk full while fetching wheels" in line
+    assert line.endswith("make room, or set CACHE_ROOT to a larger disk") and not plain_house.runs()
+    subprocess.run(["mount", "-o", "remount,size=512m", str(small_disk)], check=True)
+    plain_house.run("train", "--project", "probe", "--engine", "local")
+    log = (plain_house.only_run() / "inputs/build.log").read_text()  # a record: no path of this host stands in it
+    assert " + pyyaml==" in log and "at: <CACHE_ROOT>/venvs/" in log and str(plain_house.base) not in log
+
+
+def test_the_image_of_a_run_that_is_gone_comes_back_from_its_inputs(docker_house: TestHouse) -> None:
+    """The Dockerfiles of the clone are others by now; the run is evaluated in an image of its own ones."""
+    docker_house.code(CHECKPOINT)
+    dockerfile = docker_house.root / "docker/Dockerfile.prod"
+    own = dockerfile.read_text() + f"# {docker_house.base}\n"  # an image that no other test uses
+    dockerfile.write_text(own)
+    docker_house.train()
+    run = docker_house.only_run()
+    image = docker_house.manifest(run)["image"]
+    dockerfile.write_text("FROM scratch\n")
+    docker = find_builder(os.environ).docker
+    try:
+        subprocess.run([docker, "rmi", image["tag"]], check=True, capture_output=True)
+        gone = docker_house.run("eval", check=2).stderr
+        assert "is no longer here" in gone and f"`make image RUN={run.name}` builds it again" in gone
+        built = json.loads(docker_house.run("image", "--run", run.name, "--json").stdout)
+        assert built["key"] == image["key"] and built["tag"] == image["tag"]
+        done = docker_house.run("eval")
+        assert (
+            built["id"] == image["id"]
+        ) or f"image {image['id'][:19]} is gone; using {built['id'][:19]}" in done.stderr
+        (evaluated,) = docker_house.outputs.glob("probe/*/*/*/launch/manifest.json")
+        assert json.loads(evaluated.read_text())["image"]["id"] == built["id"]
+    finally:
+        subprocess.run([docker, "rmi", image["tag"]], check=False, capture_output=True)
 
 
 def test_a_resume_that_died_while_it_was_prepared_leaves_the_run_as_it_was(house: TestHouse) -> None:

@@ -1,5 +1,6 @@
 """The environment of a launch on its engine: a project's image, or a virtual environment of the very same lock."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,16 +103,25 @@ def rebuild_of_run(house: House, engine: Engine, run: RunPaths, say: Say) -> Env
 def _made(house: House, engine: Engine, recipe: Recipe, say: Say) -> Environment:
     if engine.kind == "docker":
         image = images.ensure(recipe, engine, house.cache, say)
-        logs = {} if image.log is None else {BUILD_LOG: image.log.read_bytes()}
+        logs = {} if image.log is None else {BUILD_LOG: _kept_log(image.log, house)}
         return Environment(
             record=image.record, reference=image.id, inputs={**recipes.inputs(recipe, house.cache), **logs}
         )
     folder = venvs.ensure(recipe, house.cache, say)
     log = venvs.log_of(recipe, house.cache)
-    logs = {} if log is None else {BUILD_LOG: log.read_bytes()}
+    logs = {} if log is None else {BUILD_LOG: _kept_log(log, house)}
     return Environment(
         record=venvs.record(recipe), reference=str(folder), inputs={**recipes.inputs(recipe, house.cache), **logs}
     )
+
+
+def _kept_log(log: Path, house: House) -> bytes:
+    """A build log as a run keeps it: no path of this host stands in a record but under manifest.host."""
+    text = log.read_bytes()
+    for name, path in (("CACHE_ROOT", house.cache), ("REPOSITORY", house.root), ("HOME", Path.home())):
+        if path != Path("/"):
+            text = re.sub(rb"(?<![\w./-])%b(?![\w.-])" % re.escape(bytes(path)), f"<{name}>".encode(), text)
+    return text
 
 
 def _imagined(engine: Engine, recipe: Recipe, cache: Path) -> Environment:

@@ -63,6 +63,25 @@ def test_one_whose_interpreter_is_gone_is_made_again(house: Any, make_wheel: Any
     assert "gone" in installed(venvs.ensure(made, cache, print))
 
 
+def test_a_disk_that_fills_up_while_installing(house: Any, make_wheel: Any, cache: Path, tmp_path: Path) -> None:
+    """It says so and how to go on; nothing half-made counts, and with room the same call makes it."""
+    house.project("toy", make_wheel("large", "1.0", text="# " + "x" * 4_000_000))
+    made = recipe(house.root, "toy", base="bare")
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)], check=False).returncode != 0:
+        pytest.skip("may not mount a small disk here")
+    try:
+        (small / "wheels").symlink_to(cache / "wheels")
+        with pytest.raises(RunnerError, match=r"disk full while installing; make room, or set CACHE_ROOT to a larger"):
+            venvs.ensure(made, small, print)
+        assert not list(small.glob("venvs/*/.complete"))
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
+        assert installed(venvs.ensure(made, small, print)) == {"below": "1.0", "large": "1.0"}
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
+
+
 def test_another_lock_is_another_environment(house: Any, make_wheel: Any, cache: Path) -> None:
     house.project("toy", make_wheel("changing", "1.0"))
     first = venvs.ensure(recipe(house.root, "toy", base="bare"), cache, print)
