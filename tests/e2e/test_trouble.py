@@ -136,6 +136,7 @@ def test_a_disk_that_is_full_while_an_environment_is_made(plain_house: TestHouse
     plain_house.run("train", "--project", "probe", "--engine", "local")
     log = (plain_house.only_run() / "inputs/build.log").read_text()  # a record: no path of this host stands in it
     assert " + pyyaml==" in log and "at: <CACHE_ROOT>/venvs/" in log and str(plain_house.base) not in log
+    assert "Looking in" not in log and not re.search("^Processing /", log, re.MULTILINE)  # pip's own settings
 
 
 def test_the_image_of_a_run_that_is_gone_comes_back_from_its_inputs(docker_house: TestHouse) -> None:

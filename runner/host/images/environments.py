@@ -17,6 +17,10 @@ from runner.host.launch.gather import Say
 from runner.host.projects import Project, load_project
 
 BUILD_LOG = "build.log"
+_OF_PIPS_SETTINGS = re.compile(
+    rb"^(?:Looking in (?:indexes|links): |WARNING: Location ).*\n|(?<=^Processing )/\S*/", re.MULTILINE
+)
+"""Where the host's pip looks for wheels: folders and private addresses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +121,7 @@ def _made(house: House, engine: Engine, recipe: Recipe, say: Say) -> Environment
 
 def _kept_log(log: Path, house: House) -> bytes:
     """A build log as a run keeps it: no path of this host stands in a record but under manifest.host."""
-    text = log.read_bytes()
+    text = re.sub(_OF_PIPS_SETTINGS, b"", log.read_bytes())
     for name, path in (("CACHE_ROOT", house.cache), ("REPOSITORY", house.root), ("HOME", Path.home())):
         if path != Path("/"):
             text = re.sub(rb"(?<![\w./-])%b(?![\w.-])" % re.escape(bytes(path)), f"<{name}>".encode(), text)
