@@ -2,7 +2,7 @@
 and none of them gets any further. One folder a lock, complete or absent."""
 
 import os
-import re
+import shutil
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from runner.contract.jsonio import file_sha256
 from runner.host.images.commands import Done, run_command
 from runner.host.images.locked import Report, locked
 from runner.host.images.pins import Pin, normal_name, pins_sha256, requirements_text
+from runner.host.images.pip_progress import PipProgress
 
 PYTHON = "3.11"
 OLDEST_PYTHON = "3.11.2"
@@ -109,11 +110,11 @@ def _download(pins: Sequence[Pin], platform: str, folder: Path, report: Report, 
     argv += ["--progress-bar", "off", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
     argv += ["--dest", str(folder), "-r", str(requirements), *platform_arguments(platform)]
     report(f"wheels: fetching {len(pins)} for Python {PYTHON} on {platform}")
-    done = run_command(argv, log=log, on_line=_Progress(len(pins), report))
+    done = _pip(argv, len(pins), folder, report, log)
     if done.code != 0 and lacks_local_build(done):
         report(f"wheels: no +cpu build of PyTorch in your indexes; asking {TORCH_CPU_INDEX} as well")
         argv += ["--extra-index-url", TORCH_CPU_INDEX]
-        done = run_command(argv, log=log, on_line=_Progress(len(pins), report))
+        done = _pip(argv, len(pins), folder, report, log)
     requirements.unlink()
     if done.disk_full:
         raise RunnerError(f"{folder}: disk full while fetching wheels; make room, or set CACHE_ROOT to a larger disk")
@@ -122,21 +123,17 @@ def _download(pins: Sequence[Pin], platform: str, folder: Path, report: Report, 
         raise RunnerError(f"wheels: pip cannot fetch them: {why[:300]}; see `pip config list`, or the log {log.name}")
 
 
-class _Progress:
-    """Turns pip's lines into one short line a package."""
-
-    def __init__(self, total: int, report: Report) -> None:
-        self.total = total
-        self.done = 0
-        self.report = report
-
-    def __call__(self, line: str) -> None:
-        started = re.match(r"(?:Collecting|Processing) (?:\S*/)?([\w.]+(?:-[A-Za-z][\w.]*)*)(?:===|-)([\w.+]+)", line)
-        if started is not None:
-            self.done += 1
-            self.report(f"wheels {self.done}/{self.total}: {started[1]} {started[2]}")
-        elif re.match(r"\s+Downloading .*\([\d.]+ [GM]B\)$", line):
-            self.report(f"  {line.split()[1].rsplit('/')[-1]} {line.split('(')[-1].rstrip(')')}")
+def _pip(argv: Sequence[str], wanted: int, folder: Path, report: Report, log: IO[str]) -> Done:
+    """Run pip. What is still coming lies beside what has come: on the disk that has the room, and where it can be seen."""
+    coming = folder / "coming"
+    shutil.rmtree(coming, ignore_errors=True)  # of a try that was killed
+    coming.mkdir()
+    progress = PipProgress(wanted, report, coming)
+    try:
+        with progress.watching():
+            return run_command(argv, log=log, on_line=progress, environment={"TMPDIR": str(coming)})
+    finally:
+        shutil.rmtree(coming, ignore_errors=True)
 
 
 def lacks_local_build(done: Done) -> bool:

@@ -14,7 +14,6 @@ from runner.contract.layout import OutputPaths
 from runner.contract.preparation import RAW, README
 from runner.contract.records import State
 from runner.host.data import datasets
-from runner.host.data.download import Progress
 from runner.host.engines.engine import Engine
 from runner.host.house import House, shared_folder
 from runner.host.images import environments
@@ -24,6 +23,7 @@ from runner.host.launch.plan import Caller, Facts, LaunchPlan, Place, plan_launc
 from runner.host.launch.states import output_container
 from runner.host.machine import this_machine
 from runner.host.pages.dataset_card import write_card
+from runner.host.pages.transfer import shown
 from runner.host.source import code as sources
 
 PROJECT = "datasets"
@@ -86,7 +86,8 @@ def prepare_stage(
         say(f"{info.name}: {stage} is complete")
         return
     if stage == RAW and source is None and info.sources:
-        source = datasets.fetch_sources(info, house.cache, _progress(info.name, say))
+        with shown(info.name, say) as progress:
+            source = datasets.fetch_sources(info, house.cache, progress)
     plan = plan_prepare(house, engine, info, stage, source, caller, say)
     shared_folder(house.datasets, house.datasets / info.name)
     outcome = launcher.launch(plan, engine, say)
@@ -160,18 +161,3 @@ def _claim(house: House, name: str, stage: str) -> tuple[Path, str]:
     parent = shared_folder(house.outputs, house.outputs / PROJECT / name / "prepare")
     folder = gather.first_free(parent, f"{stage}_{now:%Y_%m_%d_%H_%M_%S}", "OUTPUTS_ROOT")
     return folder, now.isoformat(timespec="milliseconds")
-
-
-def _progress(name: str, say: Say) -> Progress:
-    """Report a download at every tenth of it."""
-    tenths = -1
-
-    def report(have: int, total: int | None) -> None:
-        nonlocal tenths
-        now = have * 10 // total if total else have // 50_000_000
-        if now > tenths:
-            tenths = now
-            of = f" of {total / 1e6:.0f}" if total else ""
-            say(f"{name}: downloaded {have / 1e6:.0f}{of} MB")
-
-    return report
