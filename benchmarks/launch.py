@@ -78,6 +78,7 @@ def main() -> None:
             f"{name}_ROOT": f"{folder}/{name.lower()}" for name in ("CHECKPOINTS", "OUTPUTS", "MODELS", "DATASETS")
         }
         environment = {**os.environ, **roots, "CACHE_ROOT": cache}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a user's second launch compiles nothing of ours
 
         def run(command: list[str]) -> subprocess.CompletedProcess[str]:
             return subprocess.run(command, cwd=house, env=environment, check=True, capture_output=True, text=True)
