@@ -73,6 +73,14 @@ def test_the_demo_goes_the_whole_road(without_docker: TestHouse) -> None:
     assert [outcome["state"] for outcome in outcomes] == ["COMPLETED"] * 3  # the toy set, the training, the evaluation
 
 
+def test_an_engine_behind_ssh_is_refused_with_the_way_out(plain_house: TestHouse) -> None:
+    plain_house.environment["DOCKER_HOST"] = "ssh://far.example"
+    for verb in (["train", "--project", "probe"], ["demo"], ["engine"]):
+        (line,) = lines_of(plain_house.run(*verb, check=125).stderr)
+        assert line.startswith("error: ssh://far.example (named by DOCKER_HOST): ") and "log in there" in line
+    assert not plain_house.runs()
+
+
 def test_an_engine_that_refuses_is_nothing_to_go_around(plain_house: TestHouse) -> None:
     """Nobody said that anything else may be used; ENGINE=local is how to say it."""
     plain_house.environment["DOCKER_HOST"] = f"unix://{plain_house.base}/no.sock"

@@ -426,3 +426,19 @@ def test_a_launch_that_waits_for_its_data_is_interrupted_with_it(house: TestHous
     (outcome,) = logs.glob("toy_*/launch/outcome.json")
     assert json.loads(outcome.read_text())["state"] == "INTERRUPTED"
     assert not house.runs() and not list((house.base / "datasets").glob("birds/toy"))
+
+
+def test_a_bad_source_is_named_as_it_was_typed(house: TestHouse) -> None:
+    """Not as it is called inside, nor by where the local engine shows it."""
+    folder = house.root / "datasets/birds"
+    folder.mkdir(parents=True)
+    (folder / "dataset.yml").write_text("image: {base: bare}\nstages: [raw]\n")
+    (folder / "prepare.py").write_text(
+        "import os, sys, tarfile\nsource = os.environ['SOURCE_DIR']\n"
+        "if not tarfile.is_tarfile(source):\n    sys.exit(f'error: {source}: not an archive')\n"
+    )
+    source = house.base / "birds.tar"
+    source.write_bytes(b"no archive")
+    words = ("dataset", "--dataset", "birds", "--engine", house.engine, "--stage", "raw", "--source", str(source))
+    line = lines_of(house.run(*words, check=2).stderr)[-1]
+    assert line.startswith(f"error: birds: raw was not made: {source}: not an archive (record: ")

@@ -71,9 +71,14 @@ def engine_of_record(record: EngineRecord, cache: Path) -> Engine | None:
 
 def docker_is_here() -> bool:
     """Whether there is a Docker socket or a DOCKER_HOST, without talking to it."""
+    return docker_address() is not None
+
+
+def docker_address() -> str | None:
+    """Where this user's Docker engine would be, without talking to it."""
     from runner.host.engines.docker_engine import available
 
-    return bool(available())
+    return available()
 
 
 def docker_engine(cache: Path) -> Engine:

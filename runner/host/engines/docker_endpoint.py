@@ -16,7 +16,7 @@ class Endpoint:
     """An engine's address, and who named it."""
 
     address: str
-    """unix:///path, tcp://host:port or ssh://host."""
+    """unix:///path or tcp://host:port; an ssh://host is found, and refused."""
     named_by: str
     """DOCKER_HOST, a docker context, or the socket that is there."""
     tls: Path | None = None

@@ -57,6 +57,11 @@ class DockerEngine:
             raise EngineError(
                 "no Docker engine here: neither DOCKER_HOST nor a context nor a socket; `make engine` installs one"
             )
+        if found.address.startswith("ssh://"):
+            raise EngineError(
+                f"{found.address} (named by {found.named_by}): an engine behind ssh has none of this machine's folders to "
+                "mount; log in there and run it there, or use ENGINE=local"
+            )
         self.endpoint = found
         self._cache = cache
         self._server = ""
@@ -266,13 +271,11 @@ class DockerEngine:
                 ca_cert=str(folder / "ca.pem"),
                 verify=self.endpoint.tls_verify,
             )
-        ssh = self.endpoint.address.startswith("ssh://")
         return APIClient(
             base_url=self.endpoint.address,
             version=version,
             timeout=int(TIMEOUT_S),
             tls=tls or False,
-            use_ssh_client=ssh,
         )
 
     @cached_property

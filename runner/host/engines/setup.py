@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from runner.contract.errors import EngineError, RunnerError
-from runner.host.engines.choose import docker_engine, docker_is_here
+from runner.host.engines.choose import docker_address, docker_engine, docker_is_here
 
 Say = Callable[[str], None]
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -20,6 +20,7 @@ ENGINE_PACKAGES = ("docker.io", "docker-cli", "docker-buildx")
 """One package up to Debian 12; Debian 13 has parted the client from it, and Ubuntu the builder."""
 ROOT_PACKAGES = {"mmdebstrap": "mmdebstrap", KEYRING: "debian-archive-keyring"}
 """What builds the root file system of the images where no registry answers, and what checks its signatures."""
+SOCKET = "/var/run/docker.sock"
 START_S = 60.0
 STALE = (Path("/var/run/docker.pid"), Path("/var/run/docker/containerd/containerd.pid"))
 
@@ -69,7 +70,8 @@ def _answers(cache: Path) -> bool:
     try:
         docker_engine(cache).identity()
     except EngineError:
-        if os.environ.get("DOCKER_HOST") or _running("dockerd") or why_not(_os_release(), os.getuid()) is not None:
+        ours = docker_address() == f"unix://{SOCKET}"  # any other was named by somebody, or is a person's own
+        if not ours or _running("dockerd") or why_not(_os_release(), os.getuid()) is not None:
             raise
         return False
     return True

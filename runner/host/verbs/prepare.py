@@ -3,6 +3,7 @@
 So are the two looks at one, `lint-dataset` and `explore`, which see it read-only.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from runner.contract import layout
 from runner.contract.dataset_file import DatasetInfo, load_dataset
 from runner.contract.errors import RunnerError
 from runner.contract.layout import OutputPaths
-from runner.contract.preparation import RAW, README
+from runner.contract.preparation import RAW, README, SOURCE_TARGET
 from runner.contract.records import State
 from runner.host.data import datasets
 from runner.host.engines.engine import Engine
@@ -95,6 +96,8 @@ def prepare_stage(
         raise KeyboardInterrupt
     if outcome.state is not State.COMPLETED:
         why = outcome.last_lines[-1] if outcome.last_lines else "see its log"
+        if source is not None:  # inside, and below the local engine's view, it has another name
+            why = re.sub(rf"[^\s'\"]*{re.escape(str(SOURCE_TARGET))}(?![\w.-])", lambda _: str(source), why)
         raise RunnerError(
             f"{info.name}: {stage} was not made: {why.removeprefix('error: ')} (record: {plan.place.folder})"
         )
