@@ -261,10 +261,17 @@ def test_dry_runs_of_what_goes_on_from_a_run_change_nothing(house: TestHouse, tm
     cache, house.environment["CACHE_ROOT"] = house.environment["CACHE_ROOT"], str(tmp_path / "empty")
     assert "would evaluate" in house.run("eval", "--dry-run").stdout
     assert "would train" in house.run("resume", "--dry-run").stdout
-    written = {path.parent.parent.name for path in (tmp_path / "empty").rglob("*") if path.is_file()}
-    assert written <= {"accounts"}  # which the printed line mounts
+    assert "would train" in house.train("--dry-run").stdout
+    assert not list((tmp_path / "empty").rglob("*"))
     house.environment["CACHE_ROOT"] = cache
     assert "FAILED" in house.run("show", "--run", "latest").stdout
+
+
+def test_a_detached_launch_prints_one_json_value(house: TestHouse) -> None:
+    told = json.loads(house.train("--detach", "--json").stdout)
+    run = house.only_run()
+    assert told == {"folder": str(run)}
+    wait_for((run / "attempts/1/outcome.json").exists, "its end is recorded")
 
 
 def test_rm_deletes_a_run_and_its_evaluations(house: TestHouse) -> None:

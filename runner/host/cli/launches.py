@@ -165,7 +165,7 @@ def run_launch(arguments: Namespace, house: House, plan_for: Callable[[Any, Any]
     if getattr(arguments, "detach", False):
         launcher.start(plan, engine, attach=False)
         runs.follow_in_background(plan)
-        print(plan.place.folder)
+        print(json.dumps({"folder": str(plan.place.folder)}) if arguments.json else plan.place.folder)
         say(terminal.detached(plan))
         return 0
     say(terminal.started(plan))

@@ -34,7 +34,7 @@ def code_of(house: House, project: str | None, *, mode: str = "prod", dry_run: b
     if dry_run:
         with tempfile.TemporaryDirectory(prefix="runner-") as folder:
             source = _snapshot(house, Path(folder), project, keep=False)
-        workspace = house.root if mode == "dev" else exports.trees_folder(house.cache) / source.tree / "files"
+        workspace = house.root if mode == "dev" else exports.tree_files(source.tree, house.cache)
         return Code(record=record_of(source), workspace=workspace, inputs={})
     source = _snapshot(house, house.cache, project, keep=True)
     workspace = house.root if mode == "dev" else exports.export(source.tree, house.cache)
@@ -53,7 +53,7 @@ def code_of_run(house: House, run: RunPaths, manifest: Manifest, *, dry_run: boo
     if manifest.source is None:
         raise RunnerError(f"{run.folder.name}: its manifest names no source")
     if dry_run:
-        workspace = exports.trees_folder(house.cache) / manifest.source.tree / "files"
+        workspace = exports.tree_files(manifest.source.tree, house.cache)
         return Code(record=manifest.source, workspace=workspace, inputs={})
     tree = exports.import_archive(run.inputs / ARCHIVE, house.cache, manifest.source.tree)
     return Code(record=manifest.source, workspace=exports.export(tree, house.cache), inputs={})

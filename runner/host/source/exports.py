@@ -55,6 +55,11 @@ def trees_folder(cache: Path) -> Path:
     return folder
 
 
+def tree_files(tree: str, cache: Path) -> Path:
+    """Where the files of a tree lie once they are exported; nothing is made."""
+    return cache / "source" / "trees" / tree / "files"
+
+
 def has_archive(tree: str, cache: Path) -> bool:
     """Whether the store has this tree's archive, looking as it was written."""
     return _is_recorded(cache / "source" / "trees" / tree)
