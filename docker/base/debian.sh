@@ -5,12 +5,13 @@
 set -eu
 archive=$1 packages=$2 architecture=${3:-amd64}
 
-if ! command -v mmdebstrap >/dev/null; then
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg # not there on an Ubuntu that has mmdebstrap alone
+if ! command -v mmdebstrap >/dev/null || [ ! -e "$keyring" ]; then
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        echo "error: mmdebstrap is not installed, and installing it needs root on Debian or Ubuntu; ask for: apt-get install mmdebstrap debian-archive-keyring" >&2
+        echo "error: mmdebstrap or Debian's keyring is not installed, and installing them needs root on Debian or Ubuntu; ask for: apt-get install mmdebstrap debian-archive-keyring" >&2
         exit 3
     fi
-    echo "installing mmdebstrap with apt"
+    echo "installing mmdebstrap and Debian's keyring with apt"
     apt-get update -q
     DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends mmdebstrap debian-archive-keyring
 fi

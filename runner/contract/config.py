@@ -89,7 +89,7 @@ def resolve(
     Raises:
         RunnerError: unknown keys, wrong types, overrides without `=` …: all of them, in one line.
     """
-    checker = Checker(_where(default, "default.yml"))
+    checker = Checker(_where(default, "default.yml"), trainer=inherited is not None)
     builtin = {**(inherited or {}), **builtin_defaults(tag=tag, dataset=dataset)}
     declared = _declare(checker, default, builtin)
     resolved = checker.fit(declared, declared, experiment, (), _where(experiment, "the experiment's config"))

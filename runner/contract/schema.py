@@ -126,9 +126,10 @@ Where = Callable[[Position], str]
 class Checker:
     """Fits values to the defaults they replace and gathers what is wrong, so that all of it is said at once."""
 
-    def __init__(self, default_where: Where) -> None:
+    def __init__(self, default_where: Where, *, trainer: bool = False) -> None:
+        """`trainer`: the project has the Trainer's keys too, without listing them."""
         self.problems: list[str] = []
-        self._default_where = default_where
+        self._default_where, self._trainer = default_where, trainer
 
     def fit(self, default: Any, current: Any, value: Any, position: Position, where: Where) -> Any:
         """`value` in the type of `default`, on top of `current`; where it does not fit, a problem and `current`.
@@ -167,6 +168,8 @@ class Checker:
         else:
             inside = f" under {section!r}" if section else ""
             source = f"{self._default_where(position[:-1])} has every key{inside}"
+            if self._trainer and len(position) == 1:
+                source += " of the project, docs/trainer.md those of the Trainer"
             if len(position) > 1 and all((*position[:-1], name) in _AT for name in known):
                 source = "every project has these"
             self.problems.append(f"{problem}; {hint(key, known)} ({source})")

@@ -106,6 +106,15 @@ def test_a_bad_setting_is_said_in_words(setting: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_an_unknown_key_of_a_trainer_project_names_both_places() -> None:
+    with pytest.raises(
+        RunnerError,
+        match=r"unknown key 'n_epoch'; did you mean 'n_epochs'\? \(default\.yml has every "
+        r"key of the project, docs/trainer\.md those of the Trainer\)$",
+    ):
+        resolve(DEFAULT, {}, ["n_epoch=3"], inherited={"n_epochs": None})
+
+
 @pytest.mark.parametrize(
     ("text", "settings"),
     [
