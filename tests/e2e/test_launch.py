@@ -60,6 +60,18 @@ def test_files_belong_to_the_caller_with_normal_modes(house: TestHouse) -> None:
         assert status.st_mode & 0o777 in (0o755, 0o644), f"{path}: {status.st_mode:o}"
 
 
+def test_the_callers_umask_holds_for_the_whole_run(house: TestHouse) -> None:
+    """Also for what is linked from the cache, where everything may be read by all."""
+    house.code(CHECKPOINT)
+    before = os.umask(0o077)
+    try:
+        house.train()
+    finally:
+        os.umask(before)
+    for path in (house.only_run(), *house.only_run().rglob("*")):
+        assert path.stat().st_mode & 0o077 == 0, f"{path}: {path.stat().st_mode:o}"
+
+
 def test_the_exit_code_is_the_commands_own(house: TestHouse) -> None:
     house.code("import sys\nprint('about to fail'); sys.exit(3)\n")
     house.train(check=3)

@@ -40,6 +40,18 @@ def test_what_is_installed(present: list[str], known: list[str], wanted: list[st
     assert missing_packages(present, known) == wanted
 
 
+def test_the_root_file_system_asks_for_the_keyring_by_name(tmp_path: Path) -> None:
+    """As somebody who may not install it, where only it is missing."""
+    hidden = f'mount -t tmpfs tmpfs {Path(KEYRING).parent} && exec "$@"'
+    machine = ["unshare", "--map-root-user", "--mount", "sh", "-c", hidden, "sh", "unshare", "--map-user=1234"]
+    if subprocess.run([*machine, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("may not make a namespace here")
+    script = Path(__file__).resolve().parents[2] / "docker/base/debian.sh"
+    argv = [*machine, "sh", str(script), str(tmp_path / "root.tar"), str(tmp_path / "packages.txt")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 3 and "apt-get install mmdebstrap debian-archive-keyring" in done.stderr
+
+
 def test_a_daemon_that_dies_is_told_at_once_with_its_last_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,7 +85,7 @@ def prepare(plan: LaunchPlan) -> None:
         for path in plan.empty_files:
             path.touch()
         for target, source in plan.inputs.items():
-            keep(source, target)
+            keep(source, target, plan.spec.user.umask)
         for path, content in plan.files.items():
             write_atomic(path, content)
         write_atomic(plan.place.launch.manifest, plan.manifest_bytes)
@@ -93,15 +93,19 @@ def prepare(plan: LaunchPlan) -> None:
         raise RunnerError(f"{plan.place.folder}: cannot prepare the launch: {_plain(error)}") from None
 
 
-def keep(source: Path | bytes, target: Path) -> None:
-    """Put a file into inputs/: bytes, or a hard link where both lie on one device, else a copy. One that is there stays."""
+def keep(source: Path | bytes, target: Path, umask: int = 0) -> None:
+    """Put a file into inputs/: bytes, or a hard link where both lie on one device and the caller's umask allows the cache's
+    mode, else a copy. One that is there stays."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         return
     if isinstance(source, bytes):
         write_atomic(target, source)
         return
-    link_or_copy(source, target)
+    if source.stat().st_mode & umask:
+        shutil.copyfile(source, target)
+    else:
+        link_or_copy(source, target)
 
 
 def follow(
