@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from runner.contract.errors import RunnerError
+from runner.contract.layout import RunPaths
 from runner.contract.records import State
 from runner.host.pages.verdict import verdict_page
 from runner.host.verdict.verdict import Level, Verdict, judge, parse_level, to_json
@@ -74,8 +75,6 @@ def test_nothing_to_compare_is_no_success(tmp_path: Path) -> None:
 
 
 def _runs(tmp_path: Path) -> tuple[Any, Any]:
-    from runner.contract.layout import RunPaths
-
     return RunPaths(tmp_path / "session_a"), RunPaths(tmp_path / "session_b")
 
 
@@ -118,6 +117,42 @@ def test_tolerance_follows_the_noise_of_the_first_run(tmp_path: Path) -> None:
     assert held(both(tmp_path / "far", {"metrics": noisy}, {"metrics": far}))["tolerance"] is False
 
 
+NOISY = [line(s, loss=1.0 + 0.1 * math.sin(12.9898 * s), acc=0.5) for s in range(1, 101)]
+
+
+def changed(**planted: Any) -> list[dict[str, Any]]:
+    """NOISY with other losses from a step on."""
+    return [{**item, "loss": planted["loss"]} if item["step"] >= planted["from_step"] else item for item in NOISY]
+
+
+BROKEN = {
+    "NaN from step 2 on": (changed(from_step=2, loss=float("nan")), "train loss at step 2 is 1.0"),
+    "3 of 100 points": (NOISY[:3], "train loss at step 4 is "),
+    "a curve is missing": ([{k: v for k, v in item.items() if k != "acc"} for item in NOISY], "is 0.5 and not logged"),
+    "a curve too many": ([{**item, "more": 1.0} for item in NOISY], "train more at step 1 is not logged and 1.0"),
+    "the last 5 points": (changed(from_step=96, loss=1e9), "largest difference 1e+09 against"),
+    "only the last point": (changed(from_step=100, loss=3.0), "train loss at step 100"),
+    "the last line is missing": (NOISY[:-1], "train loss at step 100 is "),
+    "infinite at the end": (changed(from_step=100, loss=float("inf")), "and inf"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("level", ["tolerance", "tolerance:0.5"])
+def test_a_run_that_broke_is_within_no_tolerance(tmp_path: Path, name: str, level: str) -> None:
+    metrics, why = BROKEN[name]
+    verdict = both(tmp_path, {"metrics": NOISY}, {"metrics": metrics}, level=level)
+    assert not verdict.holds and held(verdict)["tolerance"] is False
+    assert why in verdict_page(verdict)
+
+
+def test_what_is_not_finite_in_both_is_equal_and_a_few_points_may_lie_outside(tmp_path: Path) -> None:
+    broken = [{**item, "loss": float("nan")} if item["step"] in (7, 8) else item for item in NOISY]
+    shaken = [{**item, "loss": item["loss"] + 1e-4} for item in broken]
+    shaken[20] = {**shaken[20], "loss": 9.0}
+    assert both(tmp_path, {"metrics": broken}, {"metrics": shaken}, level="tolerance").holds
+
+
 def test_a_tolerance_of_ones_own(tmp_path: Path) -> None:
     other = [{**item, "loss": item["loss"] * 1.02} for item in LOSSES]
     runs = {"metrics": LOSSES}, {"metrics": other}
@@ -137,6 +172,42 @@ def test_runs_that_log_at_other_steps_are_compared_where_both_do(tmp_path: Path)
     often, seldom = {**CONFIG, "print_iterations": 1}, {**CONFIG, "print_iterations": 2}
     verdict = both(tmp_path, {"metrics": LOSSES, "config": often}, {"metrics": LOSSES[1::2], "config": seldom})
     assert held(verdict)["metrics"] is True and held(verdict)["inputs"] is True
+
+
+def resumed(run: RunPaths, config: dict[str, Any]) -> None:
+    """A second attempt of a run, with another config."""
+    second = run.attempt(2)
+    second.folder.mkdir()
+    for name in ("manifest.json", "outcome.json"):
+        record = json.loads((run.attempt(1).folder / name).read_text())
+        (second.folder / name).write_text(json.dumps({**record, "attempt": 2}))
+    second.config_json.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(("key", "before", "after"), [("print_iterations", 5, 2), ("n_iterations", 5, 10)])
+def test_a_resume_that_only_logs_otherwise_is_the_same_run(tmp_path: Path, key: str, before: int, after: int) -> None:
+    """Lines at 5 of the first attempt, at 6, 8, 10 of the second; the whole run logs at 2, 4, 6, 8, 10."""
+    last = {**CONFIG, key: after}
+    a = make_run(tmp_path, "session_a", metrics=[LOSSES[s - 1] for s in (5, 6, 8, 10)], config={**CONFIG, key: before})
+    resumed(a, last)
+    whole = [LOSSES[s - 1] for s in (2, 4, 6, 8, 10)]
+    b = make_run(tmp_path, "session_b", metrics=whole, config=last)
+    assert held(judge(a, b, tmp_path / "cache"))["metrics"] is True
+    b.metrics.write_text(b.metrics.read_text().replace('"loss": 0.125', '"loss": 0.126'))
+    assert judge(a, b, tmp_path / "cache").divergence is not None
+
+
+def test_values_that_stand_beside_each_other_by_chance_are_compared_one_by_one(tmp_path: Path) -> None:
+    """At step 4 both have a line; the loss stands in one of them only, as print_iterations says."""
+    often, seldom = {**CONFIG, "print_iterations": 2}, {**CONFIG, "print_iterations": 3}
+    first = [line(2, loss=0.5), line(4, loss=0.4, acc=0.1), line(6, loss=0.3)]
+    second = [line(3, loss=0.45), line(4, acc=0.1), line(6, loss=0.3)]
+    runs = {"metrics": first, "config": often}, {"metrics": second, "config": seldom}
+    assert set(held(both(tmp_path / "a", *runs)).values()) == {True, None}
+    second[1] = line(4)
+    missing = both(tmp_path / "b", *runs)
+    assert missing.divergence is not None and missing.divergence.key == "acc"
+    assert held(missing)["tolerance"] is False
 
 
 def test_nan_torn_lines_and_foreign_ones_are_no_divergence(tmp_path: Path) -> None:

@@ -20,6 +20,11 @@ PER_LAUNCH = ("RUNNER_ATTEMPT", "RUNNER_CONFIG")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Set from resources.threads, which is listed by itself."""
 
+LOGGING_KEYS = ("print_iterations", "val_iterations", "val_epochs", "write_file")
+"""Config keys that say at which steps lines are written."""
+LENGTH_KEYS = ("n_iterations", "n_epochs")
+"""The last step of a training has a line, also where it was extended later."""
+
 Groups = Mapping[str, Mapping[str, Any]]
 
 
@@ -36,6 +41,8 @@ class RunFacts:
     """Of the last attempt; None while there is none."""
     config: Mapping[str, Any]
     """Resolved, of the last attempt."""
+    configs: tuple[Mapping[str, Any], ...]
+    """Resolved, of every attempt."""
     trainer: bool
     """Whether it is a Trainer project, whose built-in keys are known."""
     groups: Groups
@@ -78,7 +85,8 @@ def facts_of(run: RunPaths) -> RunFacts:
     """
     launches = recorded_attempts(run)
     manifests = [load_record(Manifest, launch.manifest) for launch in launches]
-    config = read_json(launches[-1].config_json)
+    configs = tuple(read_json(launch.config_json) for launch in launches)
+    config = configs[-1]
     outcome = load_record(Outcome, launches[-1].outcome) if launches[-1].outcome.exists() else None
     first = manifests[0]
     packages = _packages(run)
@@ -90,6 +98,7 @@ def facts_of(run: RunPaths) -> RunFacts:
         attempts=len(launches),
         outcome=outcome,
         config=config,
+        configs=configs,
         trainer=_is_trainer(run, first),
         groups={
             "config": {key: value for key, value in config.items() if key not in ("resources", "tag")},
@@ -98,6 +107,17 @@ def facts_of(run: RunPaths) -> RunFacts:
             "limits": _limits(manifests[-1]),
         },
     )
+
+
+def logged_otherwise(a: RunFacts, b: RunFacts) -> bool:
+    """Whether the runs, or attempts of one of them, were told to write their lines at different steps; then only points that
+    both have can be compared."""
+    groups = [
+        ((*a.configs, *b.configs), LOGGING_KEYS),
+        (a.configs, LENGTH_KEYS),
+        (b.configs, LENGTH_KEYS),
+    ]
+    return any(config.get(key) != configs[0].get(key) for configs, keys in groups for config in configs for key in keys)
 
 
 def merged(launches: Sequence[Groups]) -> dict[str, dict[str, Any]]:

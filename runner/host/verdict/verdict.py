@@ -9,6 +9,7 @@ tolerance    every curve stays within a tolerance that is said
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,12 @@ from runner.contract import checkpoints
 from runner.contract.errors import RunnerError
 from runner.contract.jsonio import file_sha256
 from runner.contract.layout import RunPaths
-from runner.host.pages.curves import (
-    NOISE,
-    RELATIVE,
-    SHARE,
-    Compared,
-    Curves,
-    Divergence,
-    compare_curves,
-    read_curves,
-    within_tolerance,
-)
+from runner.host.pages.curves import Compared, Curves, Divergence, compare_curves, read_curves
 from runner.host.verdict.changes import Change, Effect, what_changed
-from runner.host.verdict.run_facts import RunFacts, facts_of
+from runner.host.verdict.run_facts import RunFacts, facts_of, logged_otherwise
+from runner.host.verdict.tolerance import NOISE, NOISE_AT_END, RELATIVE, SHARE, CurveTolerance, within_tolerance
 
 SCHEMA_VERSION = 1
-LOGGING_KEYS = ("print_iterations", "val_iterations", "val_epochs", "write_file")
-"""Config keys that say at which steps lines are written; runs in which they differ are compared where both have a point."""
 
 
 class Level(StrEnum):
@@ -112,7 +102,8 @@ def judge(first: RunPaths, second: RunPaths, cache: Path, *, level: str | None =
     changes = what_changed(a, b, cache)
     numbers = read_curves(first.metrics), read_curves(second.metrics)
     end = None if a.completed else last_step(numbers[0])
-    compared = compare_curves(*numbers, up_to=end, common=logged_otherwise(changes))
+    common = logged_otherwise(a, b)
+    compared = compare_curves(*numbers, up_to=end, common=common)
     states = compare_states(first, second)
     asked = (
         choose(a, b, changes, compared, states)
@@ -123,7 +114,7 @@ def judge(first: RunPaths, second: RunPaths, cache: Path, *, level: str | None =
         _inputs(changes),
         _metrics(a, b, compared, end),
         _checkpoints(states, compared.divergence),
-        _tolerance(numbers, asked.relative, end),
+        _tolerance(numbers, asked.relative, end, common),
     )
     held = next(item for item in levels if item.level is asked.level)
     ended_well = b.completed or not a.completed
@@ -248,27 +239,33 @@ def _checkpoints(states: States, divergence: Divergence | None) -> Held:
     return Held(level=Level.CHECKPOINTS, holds=True, text=f"bit-identical at {steps} (by {states.by})")
 
 
-def _tolerance(numbers: tuple[Curves, Curves], relative: float | None, end: int | None) -> Held:
-    rule = (
-        f"{relative:g} of the value"
-        if relative is not None
-        else f"{RELATIVE:g} of the value, or {NOISE:g} x the curve's own median change from value to value in the first run"
-    )
+def _tolerance(numbers: tuple[Curves, Curves], relative: float | None, end: int | None, common: bool) -> Held:
     if numbers[0].bytes and numbers[0].bytes == numbers[1].bytes:
         return Held(level=Level.TOLERANCE, holds=True, text="no difference at all")
-    curves = within_tolerance(*numbers, relative=relative, up_to=end)
+    curves = within_tolerance(*numbers, relative=relative, up_to=end, common=common)
     if not curves:
         return Held(level=Level.TOLERANCE, holds=None, text="no curve that both runs have")
-    worst = min(curves, key=lambda curve: (curve.holds, curve.tolerance - curve.largest))
-    name = f"{worst.split} {worst.key}".strip()
-    seen = f"largest difference {worst.largest:.3g} against {worst.tolerance:.3g} allowed, {name} at step {worst.step}"
-    text = f"{SHARE:.0%} of each curve's points within {rule}: {seen}"
+    worst = min(curves, key=lambda curve: (curve.holds, curve.tolerance - curve.apart))
+    text = f"{SHARE:.0%} of each curve's points, and its last, within {_rule(relative)}: {_seen(worst)}"
     return Held(level=Level.TOLERANCE, holds=all(curve.holds for curve in curves), text=text)
 
 
-def logged_otherwise(changes: Sequence[Change]) -> bool:
-    """Whether the runs were told to write their lines at different steps."""
-    return any(change.group == "config" and change.name in LOGGING_KEYS for change in changes)
+def _rule(relative: float | None) -> str:
+    """The tolerance in words."""
+    if relative is not None:
+        return f"{relative:g} of the value"
+    return (
+        f"{RELATIVE:g} of the value, or {NOISE:g} x the curve's own median change from value to value in the first run "
+        f"(at its end {NOISE_AT_END:g} x)"
+    )
+
+
+def _seen(worst: CurveTolerance) -> str:
+    """The point of all that says most."""
+    where = f"{worst.split} {worst.key}".strip() + f" at step {worst.step}"
+    if not isfinite(worst.apart):
+        return f"{where} is {_value(worst.first)} and {_value(worst.second)}"
+    return f"largest difference {worst.apart:.3g} against {worst.tolerance:.3g} allowed, {where}"
 
 
 def last_step(curves: Curves) -> int:
