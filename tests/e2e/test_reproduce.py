@@ -30,7 +30,8 @@ for step in range(1, 21):
         name = f"step_{step:08}"
         (folder / f"{name}.pt").write_text(repr(value))
         state = hashlib.sha256(repr(value).encode()).hexdigest()
-        (folder / f"{name}.json").write_text(json.dumps({"step": step, "score": value, "state_sha256": state}))
+        facts = {"step": step, "score": value, "state_sha256": state, "sha256": state}
+        (folder / f"{name}.json").write_text(json.dumps(facts))
         (folder / "best").write_text(name + ".pt")
         (folder / "latest").write_text(name + ".pt")
 """
@@ -166,6 +167,53 @@ def test_data_that_changed_is_refused_by_the_name_of_the_file(plain_house: TestH
     shutil.rmtree(raw)
     refused = house.run("reproduce", "--run", str(run), "--force", check=2)
     assert "which is nowhere below" in refused.stderr and "DATASETS_ROOT" in refused.stderr
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()  # it may be a hard link
+    path.write_bytes(content)
+
+
+def test_a_run_whose_record_was_changed_is_refused(plain_house: TestHouse) -> None:
+    house = plain_house
+    house.code(WALK)
+    house.train()
+    run = house.only_run()
+    good = house.base / "good"
+    shutil.copytree(run, good)
+    damages = {
+        "attempts/1/config.json is not what was written": lambda: (run / "attempts/1/config.json").write_text(
+            (good / "attempts/1/config.json").read_text().replace('"seed": 0', '"seed": 1')
+        ),
+        "attempts/1/manifest.json is not the one that was launched": lambda: (
+            run / "attempts/1/manifest.json"
+        ).write_text((good / "attempts/1/manifest.json").read_text() + "\n"),
+        "checkpoints/step_00000020.pt is damaged": lambda: flip_a_bit(run / "checkpoints/step_00000020.pt"),
+        "the locks in inputs/ are not those": lambda: (run / "inputs/requirements/bare.txt").write_text(
+            f"added==1.0 --hash=sha256:{'0' * 64}\n"
+        ),
+        "inputs/project.yml is not the one in inputs/source.tar": lambda: (run / "inputs/project.yml").write_text(
+            (good / "inputs/project.yml").read_text() + "# edited\n"
+        ),
+    }
+    for why, damage in damages.items():
+        (run / "inputs/requirements/bare.txt").unlink()  # hard links into the cache, which the test must not edit
+        (run / "inputs/requirements/bare.txt").write_bytes((good / "inputs/requirements/bare.txt").read_bytes())
+        damage()
+        refused = house.run("reproduce", "--run", str(run), check=2)
+        assert why in refused.stderr and "FORCE=1" in refused.stderr and len(refused.stderr.splitlines()) == 1
+        assert house.runs() == [run], why
+        shutil.rmtree(run)
+        shutil.copytree(good, run)
+    (run / "attempts/1/config.json").write_text(
+        (good / "attempts/1/config.json").read_text().replace('"seed": 0', '"seed": 1')
+    )
+    verdict = reproduce(house, run, "--force", check=1)
+    assert not held(verdict)["inputs"] and "record of" in verdict["conclusion"]
+    because = house.manifest(house.runs()[-1])["not_reproducible_because"]
+    assert len(because) == 1 and "its record does not hold" in because[0]
 
 
 def planted(house: TestHouse, name: str) -> str:

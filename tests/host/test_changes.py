@@ -237,8 +237,9 @@ def test_a_package_version_alone_is_named(tmp_path: Path) -> None:
     runs = []
     for name, lock in (("session_a", LOCK), ("session_b", LOCK.replace("beta==2.0", "beta==2.1"))):
         edit("requirements/bare.txt", lock)(house)
-        run = make_run(tmp_path / "runs", name)
-        for kept, path in recipes.inputs(recipes.recipe(house, None, base="bare"), tmp_path / "cache").items():
+        recipe = recipes.recipe(house, None, base="bare")
+        run = make_run(tmp_path / "runs", name, change=other("image", lock_sha256=recipe.lock_sha256))
+        for kept, path in recipes.inputs(recipe, tmp_path / "cache").items():
             (run.inputs / kept).parent.mkdir(parents=True, exist_ok=True)
             (run.inputs / kept).write_bytes(path.read_bytes())
         runs.append(run)

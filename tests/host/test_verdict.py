@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from runner.contract.errors import RunnerError
+from runner.contract.jsonio import file_sha256, pretty_json
 from runner.contract.layout import RunPaths
 from runner.contract.records import State
+from runner.contract.records import to_json as record_json
 from runner.host.pages.verdict import verdict_page
 from runner.host.verdict.verdict import Level, Verdict, judge, parse_level, to_json
-from tests.host.made_runs import CONFIG, GPU, line, machine, make_run
+from tests.host.made_runs import CONFIG, GPU, line, machine, make_run, manifest, write_outcome
 
 LOSSES = [line(step, loss=1.0 / step) for step in range(1, 11)]
 
@@ -178,9 +180,9 @@ def resumed(run: RunPaths, config: dict[str, Any]) -> None:
     """A second attempt of a run, with another config."""
     second = run.attempt(2)
     second.folder.mkdir()
-    for name in ("manifest.json", "outcome.json"):
-        record = json.loads((run.attempt(1).folder / name).read_text())
-        (second.folder / name).write_text(json.dumps({**record, "attempt": 2}))
+    record = dataclasses.replace(manifest(run.folder.name), attempt=2)
+    second.manifest.write_bytes(pretty_json(record_json(record)))
+    write_outcome(second, record)
     second.config_json.write_text(json.dumps(config))
 
 
@@ -228,6 +230,29 @@ def test_files_are_hashed_where_no_state_hash_is_known(tmp_path: Path) -> None:
     assert not verdict.holds and "the files' sha256" in verdict_page(verdict)
 
 
+def test_a_flipped_bit_in_a_checkpoint_is_not_bit_identical_whatever_its_sidecar_says(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, name, metrics=LOSSES, states={10: "x"}) for name in ("session_a", "session_b")]
+    for run in runs:
+        sha256 = file_sha256(run.checkpoints / "step_00000010.pt")
+        facts = {"step": 10, "state_sha256": "x", "sha256": sha256}
+        (run.checkpoints / "step_00000010.json").write_text(json.dumps(facts))
+    assert judge(*runs, tmp_path / "cache", level="checkpoints").holds
+    (runs[1].checkpoints / "step_00000010.pt").write_text("weightr")
+    verdict = judge(*runs, tmp_path / "cache")
+    assert verdict.asked.level is Level.CHECKPOINTS and not verdict.holds
+    assert "damaged since it was written: session_b/step_00000010.pt" in verdict_page(verdict)
+
+
+def test_a_record_that_was_edited_is_not_held_for_the_same_inputs(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path, "session_a", metrics=LOSSES), make_run(tmp_path, "session_b", metrics=LOSSES)
+    text = b.attempt(1).manifest.read_text()
+    b.attempt(1).manifest.write_text(text.replace('"seed"', '"sead"').replace('"uid": 0', '"uid": 1'))
+    verdict = judge(a, b, tmp_path / "cache")
+    assert held(verdict)["inputs"] is False
+    assert verdict.conclusion == "the same results, although record of session_b differs"
+    assert "attempts/1/manifest.json is not the one that was launched" in verdict_page(verdict)
+
+
 def test_a_late_difference_in_a_hundred_thousand_steps_is_found(tmp_path: Path) -> None:
     lines = [line(step, step * 1.5, loss=1.0 / (step + 1), learning_rate=0.003) for step in range(100_000)]
     other = [{**item, "time": 0.0, "loss": item["loss"] + (1e-12 if item["step"] > 90_000 else 0)} for item in lines]
@@ -237,10 +262,6 @@ def test_a_late_difference_in_a_hundred_thousand_steps_is_found(tmp_path: Path) 
 
 
 def test_attempts_on_different_machines_say_so(tmp_path: Path) -> None:
-    from runner.contract.jsonio import pretty_json
-    from runner.contract.records import to_json as record_json
-    from tests.host.made_runs import manifest
-
     a, b = make_run(tmp_path, "session_a"), make_run(tmp_path, "session_b")
     second = a.attempt(2)
     second.folder.mkdir()

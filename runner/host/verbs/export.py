@@ -19,8 +19,8 @@ from runner.host.launch.gather import Say
 from runner.host.launch.states import require_ended
 from runner.host.source.exports import disk_errors
 from runner.host.verbs import runs
-from runner.host.verbs.record_check import check_record
 from runner.host.verbs.run_archive import IMAGE, RUN, WHEELS, Page, item_of, write_archive
+from runner.host.verdict.record_check import check_record
 
 WITH = ("image", "wheels", "none")
 

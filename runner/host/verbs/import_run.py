@@ -21,8 +21,8 @@ from runner.host.images import recipes, wheels
 from runner.host.launch.gather import Say
 from runner.host.source.exports import disk_errors
 from runner.host.verbs.export import run_files
-from runner.host.verbs.record_check import check_record
 from runner.host.verbs.run_archive import IMAGE, RUN, WHEELS, Archive, open_archive
+from runner.host.verdict.record_check import check_record
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,7 @@ from runner.host.source import exports
 from runner.host.verbs import runs
 from runner.host.verbs.release import pin_models
 from runner.host.verbs.train import run_place
+from runner.host.verdict.record_check import problem_of
 from runner.host.verdict.run_facts import recorded_attempts
 from runner.host.verdict.verdict import Verdict, parse_level, to_json
 
@@ -65,7 +66,7 @@ def plan_reproduce(house: House, engine: Engine, request: ReproduceRequest, call
     launches = recorded_attempts(run)
     require_ended(run.folder, launches[-1], runs.asker(house), "reproduce")
     first = load_record(Manifest, launches[0].manifest)
-    doubts = doubts_of(run, launches)
+    doubts = doubts_of(run, launches, force=request.force)
     for doubt in doubts:
         say(f"note: {doubt}")
     resolved = settings_of(launches[-1], request.gpus)
@@ -153,9 +154,16 @@ def settings_of(launch: LaunchPaths, gpus: str | None = None) -> Resolved:
     return gather.settle(values)
 
 
-def doubts_of(run: RunPaths, launches: list[LaunchPaths]) -> tuple[str, ...]:
-    """Why a reproduction may not be the same, as the run's own records say."""
-    reasons = []
+def doubts_of(run: RunPaths, launches: list[LaunchPaths], *, force: bool) -> tuple[str, ...]:
+    """Why a reproduction may not be the same, as the run's own records say.
+
+    Raises:
+        RunnerError: the run's folder is not what was recorded; with `force` that is one more doubt.
+    """
+    problem = problem_of(run)
+    if problem is not None and not force:
+        raise RunnerError(f"{problem}; bring back what was changed, or go on with FORCE=1")
+    reasons = [problem] if problem is not None else []
     for launch in launches:
         manifest = load_record(Manifest, launch.manifest)
         reasons += [f"{run.folder.name}: not reproducible: {reason}" for reason in manifest.not_reproducible_because]

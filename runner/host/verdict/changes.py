@@ -54,6 +54,7 @@ class Change:
 
 
 GROUPS = (
+    "record",
     "source",
     "config",
     "data",
@@ -98,9 +99,22 @@ NOT_LAUNCHED = ("docs", "tests", "benchmarks", "jobs")
 
 def what_changed(first: RunFacts, second: RunFacts, cache: Path) -> tuple[Change, ...]:
     """All that differs, most likely cause first. Only the cache is written to (source archives are unpacked there)."""
-    found = [*source_changes(first, second, cache), *data_changes(first, second), *_table_changes(first, second)]
+    found = [
+        *_record_changes(first, second),
+        *source_changes(first, second, cache),
+        *data_changes(first, second),
+        *_table_changes(first, second),
+    ]
     order = list(Effect)
     return tuple(sorted(found, key=lambda change: (order.index(change.effect), GROUPS.index(change.group))))
+
+
+def _record_changes(*runs: RunFacts) -> Iterator[Change]:
+    """The runs whose own record does not hold: what else is said of them may be wrong."""
+    for run in runs:
+        if run.problems:
+            name = f"of {run.name}"
+            yield Change(group="record", name=name, first=None, second=None, effect=Effect.MAY, files=run.problems)
 
 
 def _table_changes(first: RunFacts, second: RunFacts) -> Iterator[Change]:

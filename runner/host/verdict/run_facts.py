@@ -14,6 +14,7 @@ from runner.contract.layout import LaunchPaths, RunPaths
 from runner.contract.records import GpuRecord, Manifest, Outcome, State, load_record
 from runner.host.images import recipes
 from runner.host.projects import parse_project
+from runner.host.verdict.record_check import input_problems
 
 PER_LAUNCH = ("RUNNER_ATTEMPT", "RUNNER_CONFIG")
 """Variables that differ from attempt to attempt by their nature."""
@@ -45,6 +46,8 @@ class RunFacts:
     """Resolved, of every attempt."""
     trainer: bool
     """Whether it is a Trainer project, whose built-in keys are known."""
+    problems: tuple[str, ...]
+    """What of its inputs is not what was recorded; nothing that stands here is worth much then."""
     groups: Groups
     """Group → name → value: everything but the files of source and data, which have lists of their own."""
 
@@ -100,6 +103,7 @@ def facts_of(run: RunPaths) -> RunFacts:
         config=config,
         configs=configs,
         trainer=_is_trainer(run, first),
+        problems=tuple(input_problems(run)),
         groups={
             "config": {key: value for key, value in config.items() if key not in ("resources", "tag")},
             **merged([_of_launch(manifest) for manifest in manifests]),

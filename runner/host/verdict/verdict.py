@@ -19,6 +19,7 @@ from runner.contract.jsonio import file_sha256
 from runner.contract.layout import RunPaths
 from runner.host.pages.curves import Compared, Curves, Divergence, compare_curves, read_curves
 from runner.host.verdict.changes import Change, Effect, what_changed
+from runner.host.verdict.record_check import is_damaged
 from runner.host.verdict.run_facts import RunFacts, facts_of, logged_otherwise
 from runner.host.verdict.tolerance import NOISE, NOISE_AT_END, RELATIVE, SHARE, CurveTolerance, within_tolerance
 
@@ -198,6 +199,8 @@ class States:
     other: tuple[int, ...] = ()
     by: str = "state_sha256"
     """What was compared."""
+    damaged: tuple[str, ...] = ()
+    """Files that are not what their sidecars say; nothing is known of the state in them."""
 
 
 def compare_states(first: RunPaths, second: RunPaths) -> States:
@@ -206,13 +209,15 @@ def compare_states(first: RunPaths, second: RunPaths) -> States:
     a, b = _states(first), _states(second)
     same: list[int] = []
     other: list[int] = []
+    damaged: list[str] = []
     by = "state_sha256"
     for step in sorted(a.keys() & b.keys()):
+        damaged += [f"{path.parents[1].name}/{path.name}" for path, _ in (a[step], b[step]) if is_damaged(path)]
         hashes = [facts.get("state_sha256") for _, facts in (a[step], b[step])]
         if None in hashes:
             by, hashes = "the files' sha256", [facts.get("sha256") or file_sha256(p) for p, facts in (a[step], b[step])]
         (same if hashes[0] == hashes[1] else other).append(step)
-    return States(same=tuple(same), other=tuple(other), by=by)
+    return States(same=tuple(same), other=tuple(other), by=by, damaged=tuple(damaged))
 
 
 def _states(run: RunPaths) -> dict[int, tuple[Path, Mapping[str, Any]]]:
@@ -228,6 +233,9 @@ def _states(run: RunPaths) -> dict[int, tuple[Path, Mapping[str, Any]]]:
 
 
 def _checkpoints(states: States, divergence: Divergence | None) -> Held:
+    if states.damaged:
+        text = f"damaged since it was written: {', '.join(states.damaged[:3])}"
+        return Held(level=Level.CHECKPOINTS, holds=False, text=text)
     steps = f"step{'s' if len(states.same) > 1 else ''} {', '.join(map(str, states.same[-6:]))}"
     if states.other:
         text = f"differ at step {states.other[0]} (by {states.by})" + (f"; equal at {steps}" if states.same else "")
