@@ -36,8 +36,12 @@ for step in range(1, 21):
         (folder / "latest").write_text(name + ".pt")
 """
 TINY = """\
+splits: {train: all}
+encoding: binary
+record:
+  image: {dtype: uint8, shape: [1]}
 image: {base: bare}
-prepare: {raw: [python, prepare.py]}
+stages: [raw]
 """
 
 
@@ -334,7 +338,8 @@ def cifar(house: TestHouse, *arguments: str, check: int | None = 0) -> None:
 
 
 def test_a_resumed_run_is_reproduced_as_one_bit_by_bit(cifar_house: TestHouse) -> None:
-    """Interrupted at a few steps, resumed with a longer horizon and other workers: two attempts, reproduced as one."""
+    """Interrupted at a few steps, resumed with a longer horizon, other workers, and lines at other steps: two attempts,
+    reproduced as one."""
     house = cifar_house
     process = house.start(
         *("train", "--project", "cifar", "--config", "toy", "--engine", house.engine),
@@ -344,11 +349,16 @@ def test_a_resumed_run_is_reproduced_as_one_bit_by_bit(cifar_house: TestHouse) -
     wait_for(lambda: " 5/30" in read_or_empty(run / "logs.txt"), "its first steps", timeout_s=120)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
-    house.run("resume", "--run", run.name, "--set", "n_iterations=40 n_workers=2")
+    house.run("resume", "--run", run.name, "--set", "n_iterations=40 n_workers=2 print_iterations=4")
     verdict = reproduce(house, run)
     assert verdict["asked"]["level"] == "checkpoints" and set(held(verdict).values()) == {True}
     second = house.runs()[-1]
     assert house.outcome(second)["step"] == 40 and not (second / "attempts/2").exists()
+    compared = json.loads(house.run("compare", "--runs", f"{run} {second}", "--json").stdout)
+    assert [row for row in compared["differing"] if row["effect"] != "no effect expected"] == []
+    assert compared["runs"][1]["metrics_equal_first"] is True
+    page = house.run("compare", "--runs", f"{second} {run}").stdout
+    assert "limits command" not in page and "  equal" in page
 
 
 @pytest.mark.docker
@@ -364,3 +374,9 @@ def test_a_container_and_a_local_process_give_the_same_bits(docker_house: TestHo
     assert [c["name"] for c in verdict["changes"] if c["effect"] != "no effect expected"] == ["kind"]
     default = reproduce(house, run, "--engine", "local")
     assert default["asked"]["level"] == "tolerance" and "kind was docker and is local" in default["asked"]["because"]
+    rows = json.loads(house.run("compare", "--runs", f"{run} {house.runs()[-1]}", "--json").stdout)["differing"]
+    assert [f"{row['group']} {row['name']}" for row in rows if row["effect"] != "no effect expected"] == ["engine kind"]
+    cifar(house, "--set", SHORT.replace("print_iterations=5", "print_iterations=3"))
+    compared = json.loads(house.run("compare", "--runs", f"{run} {house.runs()[-1]}", "--json").stdout)
+    assert [row["name"] for row in compared["differing"]] == ["print_iterations"]
+    assert compared["runs"][1]["metrics_equal_first"] is True
