@@ -231,6 +231,9 @@ def planted(house: TestHouse, name: str) -> str:
     elif name == "README":
         (house.root / "README.md").write_text("edited\n")
         (project / "README.md").write_text("edited\n")
+    elif name == "vocabulary":
+        (house.root / "common").mkdir(exist_ok=True)
+        (house.root / "common/vocab.json").write_text('["a", "b"]')
     elif name == "data byte, old mtime":
         before = (raw / "b.bin").stat()
         (raw / "b.bin").write_bytes(b"B")
@@ -254,6 +257,7 @@ PLANTED = {
     "source byte": (["source projects/probe/train.py"], False),
     "untracked file": (["source projects/probe/helper.py"], False),
     "README": (["source projects/probe/README.md, README.md"], True),
+    "vocabulary": (["source common/vocab.json"], False),
     "config key": (["config learning_rate"], False),
     "seed": (["config seed"], False),
     "threads": (["limits threads"], False),
@@ -272,7 +276,6 @@ def test_each_planted_difference_alone_is_found_and_named(plain_house: TestHouse
     house.environment["PLANTED"] = "credential-in-a-variable"
     house.train("--set", "resources.threads=2")
     first = house.only_run()
-    project = house.root / "projects/probe"
     for name, (wanted, inputs) in PLANTED.items():
         house.train("--set", planted(house, name))
         second = house.runs()[-1]
@@ -283,7 +286,8 @@ def test_each_planted_difference_alone_is_found_and_named(plain_house: TestHouse
         is_input = [change for change in changes if change["effect"] != "no effect expected"]
         assert (not is_input) is inputs, name
         house.code(WALK)
-        for path in (project / "helper.py", project / "README.md", house.root / "README.md", raw / "c.bin"):
+        planted_files = ("README.md", "common/vocab.json", "projects/probe/README.md", "projects/probe/helper.py")
+        for path in (*(house.root / file for file in planted_files), raw / "c.bin"):
             path.unlink(missing_ok=True)
         (raw / "b.bin").write_bytes(b"b")
         (raw / "b.bin").chmod(0o644)

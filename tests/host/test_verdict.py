@@ -11,7 +11,7 @@ import pytest
 from runner.contract.errors import RunnerError
 from runner.contract.jsonio import file_sha256, pretty_json
 from runner.contract.layout import RunPaths
-from runner.contract.records import State
+from runner.contract.records import Manifest, MountRecord, State
 from runner.contract.records import to_json as record_json
 from runner.host.pages.verdict import verdict_page
 from runner.host.verdict.verdict import Level, Verdict, judge, parse_level, to_json
@@ -251,6 +251,15 @@ def test_a_record_that_was_edited_is_not_held_for_the_same_inputs(tmp_path: Path
     assert held(verdict)["inputs"] is False
     assert verdict.conclusion == "the same results, although record of session_b differs"
     assert "attempts/1/manifest.json is not the one that was launched" in verdict_page(verdict)
+
+
+def test_a_surprise_names_what_differs_although_it_should_not_matter(tmp_path: Path) -> None:
+    def with_models(found: Manifest) -> Manifest:
+        return dataclasses.replace(found, mounts=(MountRecord(target="/models", read_only=True),))
+
+    other = {"metrics": [line(1, loss=3.0)], "change": with_models}
+    verdict = both(tmp_path, {"metrics": [line(1, loss=2.0)]}, other)
+    assert "a surprise: nothing that should matter changed (does mounts /models?)" in verdict.conclusion
 
 
 def test_a_late_difference_in_a_hundred_thousand_steps_is_found(tmp_path: Path) -> None:

@@ -93,8 +93,11 @@ EFFECTS = {
     "runner.mode": Effect.MAY,
 }
 """By group, and by group.name where one differs from its group."""
-READ_BY_PEOPLE = (".md", ".rst", ".ipynb")
+READ_BY_PEOPLE = (".md", ".rst", ".txt")
+"""Endings of texts, at the root of the repository; further down code may read them."""
 NOT_LAUNCHED = ("docs", "tests", "benchmarks", "jobs")
+COMPARED_AS_BUILT = ("docker", "requirements")
+"""What the image is made from stands in lines of its own."""
 
 
 def what_changed(first: RunFacts, second: RunFacts, cache: Path) -> tuple[Change, ...]:
@@ -190,10 +193,11 @@ def source_changes(first: RunFacts, second: RunFacts, cache: Path) -> list[Chang
 
 
 def effect_of_file(change: FileChange, project: str | None) -> Effect:
-    """What a source file has to do with a run: its project's and the runner's code run, another module may be imported,
-    and texts, tests, the host's own half and experiments (which are compared as resolved) do not take part."""
+    """What a source file has to do with a run: its project's and the runner's code run, and any other file may be imported
+    or read. What only people read, tests, the host's own half and experiments (which are compared as resolved) do not take
+    part."""
     path = PurePosixPath(change.path)
-    if path.suffix in READ_BY_PEOPLE or path.parts[0] in NOT_LAUNCHED or path.name.startswith(".git"):
+    if _for_people(path) or path.parts[0] in (*NOT_LAUNCHED, *COMPARED_AS_BUILT):
         return Effect.NONE
     if path.parts[:2] == ("runner", "host"):
         return Effect.NONE
@@ -204,7 +208,13 @@ def effect_of_file(change: FileChange, project: str | None) -> Effect:
         return Effect.MAY
     if mine or path.parts[0] == "runner":
         return Effect.DECIDES
-    return Effect.MAY if path.suffix == ".py" else Effect.NONE
+    return Effect.MAY
+
+
+def _for_people(path: PurePosixPath) -> bool:
+    if path.name.startswith((".git", "README", "LICENSE", "LICENCE")) or path.suffix == ".ipynb":
+        return True
+    return len(path.parts) == 1 and path.suffix in READ_BY_PEOPLE
 
 
 def _sections(text: str) -> dict[str, str]:

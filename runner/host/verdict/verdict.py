@@ -303,9 +303,13 @@ def conclude(a: RunFacts, b: RunFacts, levels: Sequence[Held], changes: Sequence
         return "expected: a GPU computes it in no fixed order without deterministic: true"
     if a.completed and not b.completed:
         return f"{b.name} did not come to its end; its log says why"
+    suspects = [f"{change.group} {change.name}" for change in changes if change.group in ("source", "data", "mounts")]
+    nothing = (
+        f"nothing that should matter changed (does {suspects[0]}?)" if suspects else "nothing that is recorded changed"
+    )
     return (
-        "a surprise: nothing that is recorded changed; look for random numbers without a seed, the clock, the order of "
-        "a set or of files, or threads that race in the project's code"
+        f"a surprise: {nothing}; look for random numbers without a seed, the clock, the order of a set or of files, or "
+        "threads that race in the project's code"
     )
 
 
