@@ -173,6 +173,26 @@ def test_data_that_changed_is_refused_by_the_name_of_the_file(plain_house: TestH
     assert "which is nowhere below" in refused.stderr and "DATASETS_ROOT" in refused.stderr
 
 
+@pytest.mark.docker
+def test_a_further_folder_is_named_since_what_lies_in_it_is_not_recorded(docker_house: TestHouse) -> None:
+    house, words = docker_house, docker_house.base / "words"
+    words.mkdir()
+    (words / "a.txt").write_text("2.0")
+    (house.root / "runner.yml").write_text(f"mounts: {{words: {words}}}\n")
+    house.code(WALK.replace("value = 1.0", "value = float(open('/mnt/words/a.txt').read())"))
+    house.train("--set", "resources.mounts=[words]")
+    run = house.only_run()
+    because = house.manifest(run)["not_reproducible_because"]
+    assert because == ["what lies in /mnt/words (resources.mounts) is not recorded"]
+    assert reproduce(house, run)["holds"]
+    (words / "a.txt").write_text("3.0")
+    verdict = reproduce(house, run, check=1)
+    assert "not everything is" in verdict["conclusion"] and "/mnt/words" in verdict["conclusion"]
+    assert verdict["doubts"] == [
+        f"{name}: not reproducible: {because[0]}" for name in (run.name, house.runs()[-1].name)
+    ]
+
+
 def flip_a_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

@@ -10,7 +10,7 @@ from typing import Any
 
 from runner.contract.errors import RunnerError
 from runner.contract.jsonio import read_json
-from runner.contract.layout import LaunchPaths, RunPaths
+from runner.contract.layout import MODELS_DIR, MOUNTS_DIR, LaunchPaths, RunPaths
 from runner.contract.records import GpuRecord, Manifest, Outcome, State, load_record
 from runner.host.images import recipes
 from runner.host.projects import parse_project
@@ -46,6 +46,8 @@ class RunFacts:
     """Resolved, of every attempt."""
     trainer: bool
     """Whether it is a Trainer project, whose built-in keys are known."""
+    doubts: tuple[str, ...]
+    """Why nobody could run it again exactly, as its own attempts say."""
     problems: tuple[str, ...]
     """What of its inputs is not what was recorded; nothing that stands here is worth much then."""
     groups: Groups
@@ -103,6 +105,7 @@ def facts_of(run: RunPaths) -> RunFacts:
         config=config,
         configs=configs,
         trainer=_is_trainer(run, first),
+        doubts=tuple(dict.fromkeys(reason for manifest in manifests for reason in manifest.not_reproducible_because)),
         problems=tuple(input_problems(run)),
         groups={
             "config": {key: value for key, value in config.items() if key not in ("resources", "tag")},
@@ -178,7 +181,7 @@ def _image(manifest: Manifest) -> dict[str, Any]:
 def _further(manifest: Manifest) -> Iterator[Any]:
     """The mounts beyond those that every launch has; data sets are listed by their files."""
     for mount in manifest.mounts:
-        if mount.target.startswith(("/mnt/", "/models")):
+        if mount.target.startswith((f"{MOUNTS_DIR}/", str(MODELS_DIR))):
             yield mount
 
 

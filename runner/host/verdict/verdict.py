@@ -67,6 +67,8 @@ class Verdict:
     levels: tuple[Held, ...]
     divergence: Divergence | None
     changes: tuple[Change, ...]
+    doubts: tuple[str, ...]
+    """What of the runs is not recorded, so that no list of changes can name it."""
     conclusion: str
     """One line: identical; or the cause, or what kind of surprise it is."""
 
@@ -106,6 +108,7 @@ def judge(first: RunPaths, second: RunPaths, cache: Path, *, level: str | None =
     common = logged_otherwise(a, b)
     compared = compare_curves(*numbers, up_to=end, common=common)
     states = compare_states(first, second)
+    doubts = doubts_of(a, b)
     asked = (
         choose(a, b, changes, compared, states)
         if given is None
@@ -127,7 +130,8 @@ def judge(first: RunPaths, second: RunPaths, cache: Path, *, level: str | None =
         levels=levels,
         divergence=compared.divergence,
         changes=changes,
-        conclusion=conclude(a, b, levels, changes),
+        doubts=doubts,
+        conclusion=conclude(a, b, levels, changes, doubts),
     )
 
 
@@ -284,7 +288,17 @@ def last_step(curves: Curves) -> int:
 # --------------------------------------------------------------------------------------------------------- conclusion
 
 
-def conclude(a: RunFacts, b: RunFacts, levels: Sequence[Held], changes: Sequence[Change]) -> str:
+def doubts_of(*runs: RunFacts) -> tuple[str, ...]:
+    """What the runs say of themselves that no comparison can see. A reproduction repeats the doubts of its parent."""
+    found: dict[str, None] = {}
+    for run in runs:
+        found |= {
+            reason if reason in found else f"{run.name}: not reproducible: {reason}": None for reason in run.doubts
+        }
+    return tuple(found)
+
+
+def conclude(a: RunFacts, b: RunFacts, levels: Sequence[Held], changes: Sequence[Change], doubts: Sequence[str]) -> str:
     """What it comes to: expected non-determinism told apart from a cause, and both from a surprise."""
     held = {item.level: item.holds for item in levels}
     if False not in (held[Level.METRICS], held[Level.CHECKPOINTS]):
@@ -303,6 +317,8 @@ def conclude(a: RunFacts, b: RunFacts, levels: Sequence[Held], changes: Sequence
         return "expected: a GPU computes it in no fixed order without deterministic: true"
     if a.completed and not b.completed:
         return f"{b.name} did not come to its end; its log says why"
+    if doubts:
+        return f"nothing that is recorded explains it, and not everything is: {doubts[0]}"
     suspects = [f"{change.group} {change.name}" for change in changes if change.group in ("source", "data", "mounts")]
     nothing = (
         f"nothing that should matter changed (does {suspects[0]}?)" if suspects else "nothing that is recorded changed"
