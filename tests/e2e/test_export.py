@@ -127,7 +127,7 @@ def test_no_secret_is_in_any_file_that_we_write(house: TestHouse, tmp_path: Path
             subprocess.run(["docker", "rmi", "-f", image], check=False, capture_output=True)
 
 
-def test_a_release_is_pinned_and_named_by_the_next_run(house: TestHouse) -> None:
+def test_a_release_is_pinned_and_goes_where_the_next_run_goes(house: TestHouse, tmp_path: Path) -> None:
     house.code(CHECKPOINT)
     house.train()
     done = house.run("release", "--run", "latest", "--name", "birds")
@@ -147,8 +147,19 @@ def test_a_release_is_pinned_and_named_by_the_next_run(house: TestHouse) -> None
     refused = house.train("--set", "init_from=models/bird", check=2)
     assert "did you mean 'birds'" in refused.stderr and len(house.runs()) == 2
     assert "models/birds/v1" in house.run("show", "--run", run.name).stdout
-    house.run("reproduce", "--run", run.name, check=None)
+    house.run("reproduce", "--run", run.name)
     assert house.manifest(house.runs()[-1])["models"] == [model]
+    file = tmp_path / "second.tar"
+    house.run("export", "--run", run.name, "--file", str(file), "--with", "none")
+    other = make_house(tmp_path / "elsewhere", Path(house.environment["CACHE_ROOT"]), house.engine)
+    shutil.rmtree(house.root)
+    other.run("import", "--file", str(file))
+    other.run("reproduce", "--run", run.name)
+    (again,) = [path for path in other.runs() if path.name != run.name]
+    assert other.manifest(again)["models"] == [model] and "starts from weights" in (again / "logs.txt").read_text()
+    shutil.rmtree(Path(other.environment["MODELS_ROOT"]) / "birds")
+    refused = other.run("reproduce", "--run", run.name, check=2)
+    assert f"began with models/birds/v1 with sha256 {model['sha256']} is not there" in refused.stderr
 
 
 @pytest.mark.docker

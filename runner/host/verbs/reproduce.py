@@ -6,7 +6,6 @@ training that was extended counts in its full length). The verdict is `verdict`'
 
 import copy
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +32,7 @@ from runner.host.source import code as sources
 from runner.host.source import exports
 from runner.host.verbs import runs
 from runner.host.verbs.release import pin_models
+from runner.host.verbs.run_models import kept_model, shown
 from runner.host.verbs.train import run_place
 from runner.host.verdict.record_check import problem_of
 from runner.host.verdict.run_facts import recorded_attempts
@@ -70,12 +70,7 @@ def plan_reproduce(house: House, engine: Engine, request: ReproduceRequest, call
     for doubt in doubts:
         say(f"note: {doubt}")
     resolved = settings_of(launches[-1], request.gpus)
-    resolved, models = pin_models(house, resolved)
-    if models != first.models and not request.force:
-        raise RunnerError(
-            f"{run.folder.name}: started from {shown_models(first.models)}, and here are {shown_models(models)}; "
-            "bring that version back (make model), or go on with FORCE=1"
-        )
+    resolved, models = _models_again(house, run, resolved, first, force=request.force)
     project = parse_project(run.inputs / "project.yml", first.project or "", run.inputs)
     command = render(project.commands["train"], resolved.values)
     resources = resolved.values["resources"]
@@ -137,9 +132,26 @@ def plan_reproduce(house: House, engine: Engine, request: ReproduceRequest, call
     )
 
 
-def shown_models(models: Sequence[ModelRecord]) -> str:
-    """Released models as a message names them."""
-    return ", ".join(f"{model.name}/{model.version} ({model.sha256[:12]})" for model in models) or "no released model"
+def _models_again(
+    house: House, run: RunPaths, resolved: Resolved, first: Manifest, *, force: bool
+) -> tuple[Resolved, tuple[ModelRecord, ...]]:
+    """The released models that the run began with; with `force` whatever has their names here.
+
+    Raises:
+        RunnerError: they are not here; the text names them, their sha256, and how to get them.
+    """
+    if not force:
+        for model in first.models:
+            try:
+                kept_model(house.models, model)
+            except RunnerError as error:
+                raise RunnerError(f"{run.folder.name}: began with {error}") from None
+    resolved, models = pin_models(house, resolved)
+    if models != first.models and not force:
+        raise RunnerError(
+            f"{run.folder.name}: began with {shown(first.models)}, and here are {shown(models)}; go on with FORCE=1"
+        )
+    return resolved, models
 
 
 def settings_of(launch: LaunchPaths, gpus: str | None = None) -> Resolved:
