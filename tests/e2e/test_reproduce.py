@@ -6,11 +6,13 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runner.host.images.builders import Build, build, find_builder
 from tests.e2e.conftest import TestHouse, make_house, read_or_empty, wait_for
 
 REPO_PARTS = ("projects/cifar", "datasets/cifar10")
@@ -352,6 +354,44 @@ def test_an_image_that_is_gone_is_built_again(docker_house: TestHouse) -> None:
     built = house.manifest(house.runs()[-1])["image"]
     assert built["key"] == image["key"] and built["lock_sha256"] == image["lock_sha256"]
     subprocess.run(["docker", "image", "rm", "-f", built["id"]], check=True, capture_output=True)
+
+
+@pytest.mark.docker
+def test_packages_that_a_rebuilt_image_has_are_read_inside_it(docker_house: TestHouse) -> None:
+    """An image under the very tag and labels that the build would give it holds one more Python and Debian package."""
+    house = docker_house
+    dockerfile = house.root / "docker/Dockerfile.prod"
+    dockerfile.write_text(dockerfile.read_text() + f"\n# {house.base} packages\n")
+    house.code(WALK)
+    house.train()
+    run = house.only_run()
+    image = house.manifest(run)["image"]
+    kept = (run / "inputs/packages.tsv").read_text()
+    assert "python\tpyyaml\t" in kept and "system\tlibc6" in kept
+    drift = (
+        f"FROM {image['tag']}\n"
+        "RUN mkdir /opt/venv/lib/python3.11/site-packages/drift-1.0.dist-info && "
+        "printf 'Name: drift\\nVersion: 1.0\\n' > /opt/venv/lib/python3.11/site-packages/drift-1.0.dist-info/METADATA && "
+        "sed -i '0,/^Version: /s//Version: 9/' /var/lib/dpkg/status\n"
+    )
+    (house.base / "context").mkdir()
+    wanted = Build(
+        tag=image["tag"],
+        dockerfile=drift,
+        context=house.base / "context",
+        arguments={},
+        labels={},
+        platform="linux/amd64",
+        network=False,
+    )
+    build(find_builder(os.environ), wanted, print, sys.stderr)
+    subprocess.run(["docker", "image", "rm", "-f", image["id"]], check=True, capture_output=True)
+    verdict = reproduce(house, run)
+    built = house.manifest(house.runs()[-1])["image"]
+    subprocess.run(["docker", "image", "rm", "-f", built["id"]], check=True, capture_output=True)
+    named = {f"{c['group']} {c['name']}": c for c in verdict["changes"] if c["effect"] != "no effect expected"}
+    assert set(named) == {"packages drift", "image system packages"} and not held(verdict)["inputs"]
+    assert named["packages drift"]["second"] == "1.0" and len(named["image system packages"]["files"]) == 1
 
 
 SHORT = "n_iterations=40 val_iterations=20 print_iterations=5 checkpoint_iterations=5 resources.threads=2"

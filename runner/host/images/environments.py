@@ -10,7 +10,7 @@ from runner.contract.layout import RunPaths
 from runner.contract.records import ImageRecord, Manifest
 from runner.host.engines.engine import Engine
 from runner.host.house import House
-from runner.host.images import images, locks, recipes, venvs
+from runner.host.images import images, installed, locks, recipes, venvs
 from runner.host.images.recipes import Recipe
 from runner.host.launch.gather import Say
 from runner.host.projects import Project, load_project
@@ -103,14 +103,18 @@ def _made(house: House, engine: Engine, recipe: Recipe, say: Say) -> Environment
     if engine.kind == "docker":
         image = images.ensure(recipe, engine, house.cache, say)
         logs = {} if image.log is None else {BUILD_LOG: image.log.read_bytes()}
+        packages = {installed.PACKAGES: installed.of_image(engine, image.id, house.cache)}
         return Environment(
-            record=image.record, reference=image.id, inputs={**recipes.inputs(recipe, house.cache), **logs}
+            record=image.record, reference=image.id, inputs={**recipes.inputs(recipe, house.cache), **packages, **logs}
         )
     folder = venvs.ensure(recipe, house.cache, say)
     log = venvs.log_of(recipe, house.cache)
     logs = {} if log is None else {BUILD_LOG: log.read_bytes()}
+    packages = {installed.PACKAGES: installed.of_venv(folder)}
     return Environment(
-        record=venvs.record(recipe), reference=str(folder), inputs={**recipes.inputs(recipe, house.cache), **logs}
+        record=venvs.record(recipe),
+        reference=str(folder),
+        inputs={**recipes.inputs(recipe, house.cache), **packages, **logs},
     )
 
 

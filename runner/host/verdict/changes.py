@@ -11,6 +11,7 @@ from typing import Any
 
 from runner.contract.config import differences
 from runner.contract.errors import RunnerError
+from runner.contract.jsonio import sha256_of
 from runner.contract.trainer_keys import FREE, ON_RESUME
 from runner.host.data.seen import listing_name
 from runner.host.source.code import ARCHIVE
@@ -107,6 +108,7 @@ def what_changed(first: RunFacts, second: RunFacts, cache: Path) -> tuple[Change
         *source_changes(first, second, cache),
         *data_changes(first, second),
         *_table_changes(first, second),
+        *_system_changes(first, second),
     ]
     order = list(Effect)
     return tuple(sorted(found, key=lambda change: (order.index(change.effect), GROUPS.index(change.group))))
@@ -134,6 +136,21 @@ def _table_changes(first: RunFacts, second: RunFacts) -> Iterator[Change]:
                 continue  # a resume has a command of its own
             effect = effect_of(group, name, first, second)
             yield Change(group=group, name=name, first=old, second=new, effect=effect)
+
+
+def _system_changes(first: RunFacts, second: RunFacts) -> Iterator[Change]:
+    """The packages of the system below Python's, where both were read: those of two images, never of two machines."""
+    a, b = first.system, second.system
+    if a and b and a != b:
+        names = [name for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)]
+        yield Change(
+            group="image",
+            name="system packages",
+            first=sha256_of(a)[:12],
+            second=sha256_of(b)[:12],
+            effect=Effect.MAY,
+            files=tuple(f"{name} {a.get(name, 'none')} -> {b.get(name, 'none')}" for name in names),
+        )
 
 
 def _lock(facts: RunFacts) -> Mapping[str, Any]:

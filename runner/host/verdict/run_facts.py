@@ -12,7 +12,7 @@ from runner.contract.errors import RunnerError
 from runner.contract.jsonio import read_json
 from runner.contract.layout import MODELS_DIR, MOUNTS_DIR, LaunchPaths, RunPaths
 from runner.contract.records import GpuRecord, Manifest, Outcome, State, load_record
-from runner.host.images import recipes
+from runner.host.images import installed, recipes
 from runner.host.projects import parse_project
 from runner.host.verdict.record_check import input_problems
 
@@ -50,6 +50,8 @@ class RunFacts:
     """Why nobody could run it again exactly, as its own attempts say."""
     problems: tuple[str, ...]
     """What of its inputs is not what was recorded; nothing that stands here is worth much then."""
+    system: Mapping[str, str]
+    """The image's own packages with their versions, as they were read inside; {} where nobody did."""
     groups: Groups
     """Group → name → value: everything but the files of source and data, which have lists of their own."""
 
@@ -106,6 +108,7 @@ def facts_of(run: RunPaths) -> RunFacts:
         configs=configs,
         trainer=_is_trainer(run, first),
         doubts=tuple(dict.fromkeys(reason for manifest in manifests for reason in manifest.not_reproducible_because)),
+        system=installed.read_packages(run.inputs / installed.PACKAGES, installed.SYSTEM) or {},
         problems=tuple(input_problems(run)),
         groups={
             "config": {key: value for key, value in config.items() if key not in ("resources", "tag")},
@@ -214,10 +217,11 @@ def _limits(manifest: Manifest) -> dict[str, Any]:
 
 
 def _packages(run: RunPaths) -> dict[str, str]:
-    """Every package of the run's environment with its version, from the locks in inputs/; {} where they are gone.
-
-    Wheels are installed by these locks' hashes only, so equal pins are equal packages.
-    """
+    """Every package of the run's environment with its version, as it was read inside; where that was not kept, from the
+    locks in inputs/; {} where they are gone too."""
+    read = installed.read_packages(run.inputs / installed.PACKAGES, installed.PYTHON)
+    if read is not None:
+        return read
     try:
         pins = recipes.recipe_from_inputs(run.inputs).all_pins
     except (RunnerError, OSError, KeyError):
