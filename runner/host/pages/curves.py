@@ -5,7 +5,7 @@ Several lines may hold one step of one split; together they are one point, and o
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite
@@ -38,9 +38,9 @@ class Curves:
         """Step and split → values, in the order of their first line."""
         found: dict[Point, dict[str, Any]] = {}
         for values in _lines(self.bytes):
-            step, split = foreign.integer(values.pop("step", None)), values.pop("split", "")
+            step, split = values.pop("step", None), values.pop("split", "")
             values.pop("time", None)
-            if step is None:
+            if type(step) is not int:
                 continue
             point = step, str(split)
             if point in found:
@@ -51,17 +51,20 @@ class Curves:
 
     @cached_property
     def numbers(self) -> Series:
-        """Every curve, NaN and infinity included; no texts."""
-        found: dict[tuple[str, str], dict[int, float]] = {}
+        """Every curve, NaN and infinity included; no texts. Points with the same names are read name by name."""
+        alike: dict[tuple[str, ...], tuple[list[int], list[Mapping[str, Any]]]] = {}
         for (step, split), values in self.points.items():
-            for key, value in values.items():
-                number = value if type(value) is float else _number(value)
-                if number is not None and key != "epoch":
-                    curve = found.get((split, key))
-                    if curve is None:
-                        curve = found[split, key] = {}
-                    curve[step] = number
-        return found
+            name = (split, *values)
+            if name not in alike:
+                alike[name] = [], []
+            alike[name][0].append(step)
+            alike[name][1].append(values)
+        found: dict[tuple[str, str], dict[int, float]] = {}
+        for (split, *keys), (steps, points) in alike.items():
+            for key in keys:
+                numbers = _numbers(steps, [values[key] for values in points]) if key != "epoch" else ()
+                found.setdefault((split, key), {}).update(numbers)
+        return {name: curve for name, curve in found.items() if curve}
 
     @cached_property
     def series(self) -> Series:
@@ -93,9 +96,17 @@ def _lines(content: bytes) -> list[dict[str, Any]]:
     return [value for value in parsed if isinstance(value, dict)]
 
 
+def _numbers(steps: Sequence[int], values: Sequence[Any]) -> Iterable[tuple[int, float]]:
+    """Those of the values that are numbers, with their steps."""
+    if set(map(type, values)) == {float}:
+        return zip(steps, values, strict=True)
+    pairs = ((step, _number(value)) for step, value in zip(steps, values, strict=True))
+    return ((step, number) for step, number in pairs if number is not None)
+
+
 def _number(value: Any) -> float | None:
     """A logged value as a number; None for what is none."""
-    return float(value) if value in NOT_FINITE else foreign.number(value)
+    return float(value) if value in NOT_FINITE or type(value) is float else foreign.number(value)
 
 
 def _parse(line: bytes) -> Any:

@@ -7,7 +7,6 @@ run has no point at all of a curve, that curve does not hold. NaN in both at one
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import inf, isfinite
 from operator import sub
 
@@ -21,6 +20,10 @@ SHARE = 0.95
 """So many points of a curve must lie within the tolerance. Of independent runs with equal noise 95.7% do."""
 NOISE_AT_END = 6.0
 """The same for the last point, which must hold by itself: of independent runs with equal noise 1 in 20,000 does not."""
+
+
+Values = Sequence[float | None]
+"""Of one curve, step by step; None where a run has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +76,12 @@ def _held(
     name: tuple[str, str], a: Mapping[int, float], b: Mapping[int, float], relative: float | None
 ) -> CurveTolerance:
     """One curve held against its tolerance."""
-    steps = list(a) if list(a) == list(b) else sorted({*a, *b})
-    apart = _apart(a, b, steps)
-    noise = fluctuation(list(a.values())) if relative is None and any(apart) else 0.0
+    steps, values, others = _aligned(a, b)
+    apart = _apart(values, others)
+    noise = fluctuation([*a.values()]) if relative is None and any(apart) else 0.0
     part = relative or RELATIVE
-    allowed = [_allowed(part, a.get(step), NOISE * noise) for step in steps]
-    allowed[-1] = _allowed(part, a.get(steps[-1]), NOISE_AT_END * noise)
+    allowed = _allowed(part, values, NOISE * noise)
+    allowed[-1:] = _allowed(part, values[-1:], NOISE_AT_END * noise)
     over = list(map(sub, apart, allowed))
     enough, ends_well = sum(excess <= 0 for excess in over) >= SHARE * len(over), over[-1] <= 0
     worst = -1 if enough and not ends_well else over.index(max(over))
@@ -89,18 +92,27 @@ def _held(
         tolerance=allowed[worst],
         apart=apart[worst],
         step=steps[worst],
-        first=a.get(steps[worst]),
-        second=b.get(steps[worst]),
+        first=values[worst],
+        second=others[worst],
     )
 
 
-def _apart(a: Mapping[int, float], b: Mapping[int, float], steps: Sequence[int]) -> list[float]:
+def _aligned(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[list[int], Values, Values]:
+    """The steps of both, and the values of each there."""
+    steps = list(a)
+    if steps == list(b):
+        return steps, list(a.values()), list(b.values())
+    steps = sorted({*a, *b})
+    return steps, [a.get(step) for step in steps], [b.get(step) for step in steps]
+
+
+def _apart(a: Values, b: Values) -> list[float]:
     """The differences, step by step."""
-    if len(a) == len(b) == len(steps):
-        found = list(map(abs, map(sub, map(a.__getitem__, steps), map(b.__getitem__, steps))))
+    if None not in a and None not in b:
+        found = list(map(abs, map(sub, a, b)))
         if isfinite(sum(found)):
             return found
-    return [_difference(a.get(step), b.get(step)) for step in steps]
+    return [_difference(x, y) for x, y in zip(a, b, strict=True)]
 
 
 def _difference(x: float | None, y: float | None) -> float:
@@ -109,16 +121,19 @@ def _difference(x: float | None, y: float | None) -> float:
         return inf
     if x == y or (x != x and y != y):
         return 0.0
-    return abs(x - y) if isfinite(x) and isfinite(y) else inf
+    difference = abs(x - y)
+    return difference if difference < inf else inf  # NaN becomes infinite, too
 
 
-def _allowed(part: float, value: float | None, noise: float) -> float:
-    return max(part * abs(value), noise) if value is not None and isfinite(value) else noise
+def _allowed(part: float, values: Values, noise: float) -> list[float]:
+    """What each difference may be; without a finite value of the first run, its noise."""
+    return [width if noise < (width := part * abs(value or 0.0)) < inf else noise for value in values]
 
 
 def fluctuation(values: Sequence[float]) -> float:
     """The median change from one finite value to the next; 0 for fewer than three."""
-    finite = [value for value in values if isfinite(value)]
+    finite = values if isfinite(sum(values)) else [value for value in values if isfinite(value)]
     if len(finite) < 3:
         return 0.0
-    return statistics.median(abs(y - x) for x, y in pairwise(finite))
+    changes: list[float] = list(map(abs, map(sub, finite[1:], finite)))
+    return statistics.median(changes)
