@@ -46,7 +46,7 @@ def test_the_first_differing_step_is_named_with_both_values(tmp_path: Path) -> N
     assert found is not None and (found.step, found.key, found.first, found.second) == (7, "loss", 1 / 7, 1 / 7 + 1e-9)
     assert held(verdict) == {"inputs": True, "metrics": False, "checkpoints": False, "tolerance": True}
     assert not verdict.holds and "a surprise: nothing that is recorded changed" in verdict.conclusion
-    assert f"diverged at step 7, train: loss {1 / 7!r} and {1 / 7 + 1e-9!r}" in verdict_page(verdict)
+    assert f"first differing logged step 7, train: loss {1 / 7!r} and {1 / 7 + 1e-9!r}" in verdict_page(verdict)
     json.dumps(to_json(verdict), allow_nan=False)
 
 
@@ -59,7 +59,8 @@ def test_equal_results_of_other_inputs_say_so(tmp_path: Path) -> None:
 def test_a_line_that_is_missing_is_a_divergence(tmp_path: Path) -> None:
     verdict = both(tmp_path, {"metrics": LOSSES}, {"metrics": LOSSES[:8]})
     assert verdict.divergence is not None
-    assert (verdict.divergence.step, verdict.divergence.second) == (9, None)
+    found = verdict.divergence
+    assert (found.step, found.key, found.first, found.second) == (9, "loss", 1 / 9, None)
     assert verdict.asked.level is Level.METRICS and not verdict.holds
 
 
@@ -260,6 +261,36 @@ def test_a_surprise_names_what_differs_although_it_should_not_matter(tmp_path: P
     other = {"metrics": [line(1, loss=3.0)], "change": with_models}
     verdict = both(tmp_path, {"metrics": [line(1, loss=2.0)]}, other)
     assert "a surprise: nothing that should matter changed (does mounts /models?)" in verdict.conclusion
+
+
+@pytest.mark.parametrize("missing_in", ["first", "second"])
+def test_checkpoints_that_only_one_run_has_are_named_and_the_last_must_be_there(
+    tmp_path: Path, missing_in: str
+) -> None:
+    def both_ways(name: str, few: dict[int, str], many: dict[int, str]) -> Verdict:
+        runs = {"metrics": LOSSES, "states": few}, {"metrics": LOSSES, "states": many}
+        return both(tmp_path / name, *(runs if missing_in == "first" else runs[::-1]))
+
+    more = "session_b" if missing_in == "first" else "session_a"
+    other_steps = both_ways("other steps", {10: "y"}, {5: "x", 10: "y"})
+    assert other_steps.holds and f"bit-identical at step 10 (by state_sha256); only {more} has step 5" in verdict_page(
+        other_steps
+    )
+    for states in ({5: "x"}, {}):
+        last = both_ways(f"last {len(states)}", states, {5: "x", 10: "y"})
+        assert last.asked.level is Level.CHECKPOINTS and not last.holds
+        assert f"only {more} has step" in verdict_page(last)
+
+
+def test_what_was_never_recorded_stands_in_the_verdict(tmp_path: Path) -> None:
+    dev = "dev mode: live code, network and extra packages"
+
+    def in_dev(found: Manifest) -> Manifest:
+        return dataclasses.replace(found, mode="dev", reproducible=False, not_reproducible_because=(dev,))
+
+    verdict = both(tmp_path, {"metrics": LOSSES, "change": in_dev}, {"metrics": LOSSES})
+    assert f"note: session_a: not reproducible: {dev}" in verdict_page(verdict)
+    assert to_json(verdict)["doubts"] == (f"session_a: not reproducible: {dev}",)
 
 
 def test_a_late_difference_in_a_hundred_thousand_steps_is_found(tmp_path: Path) -> None:

@@ -169,6 +169,7 @@ def _common(points: Points, others: Points, curves: Series) -> Points:
 def _differing(point: Point, a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> Divergence:
     """The first value of a point that differs."""
     before, after = a or {}, b or {}
-    key = next((key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)), "")
+    differing = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
+    key = min(differing, key=lambda key: key == "epoch", default="")  # of a line that is missing, what it says
     step, split = point
     return Divergence(step=step, split=split, key=key, first=before.get(key), second=after.get(key))

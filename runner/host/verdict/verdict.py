@@ -6,21 +6,19 @@ checkpoints  besides, every checkpoint that both have at a step is bit-identical
 tolerance    every curve stays within a tolerance that is said
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from runner.contract import checkpoints
 from runner.contract.errors import RunnerError
-from runner.contract.jsonio import file_sha256
 from runner.contract.layout import RunPaths
 from runner.host.pages.curves import Compared, Curves, Divergence, compare_curves, read_curves
 from runner.host.verdict.changes import Change, Effect, what_changed
-from runner.host.verdict.record_check import is_damaged
 from runner.host.verdict.run_facts import RunFacts, facts_of, logged_otherwise
+from runner.host.verdict.states import States, compare_states, steps_text
 from runner.host.verdict.tolerance import NOISE, NOISE_AT_END, RELATIVE, SHARE, CurveTolerance, within_tolerance
 
 SCHEMA_VERSION = 1
@@ -117,7 +115,7 @@ def judge(first: RunPaths, second: RunPaths, cache: Path, *, level: str | None =
     levels = (
         _inputs(changes),
         _metrics(a, b, compared, end),
-        _checkpoints(states, compared.divergence),
+        _checkpoints(a, b, states, compared.divergence),
         _tolerance(numbers, asked.relative, end, common),
     )
     held = next(item for item in levels if item.level is asked.level)
@@ -135,13 +133,13 @@ def judge(first: RunPaths, second: RunPaths, cache: Path, *, level: str | None =
     )
 
 
-def choose(a: RunFacts, b: RunFacts, changes: Sequence[Change], compared: Compared, states: "States") -> Asked:
+def choose(a: RunFacts, b: RunFacts, changes: Sequence[Change], compared: Compared, states: States) -> Asked:
     """The level to hold a reproduction against: bit-identical where nothing stands against it."""
     against = reasons_for_tolerance(a, b, changes)
     if against:
         return Asked(level=Level.TOLERANCE, because=f"not bit-identical, since {'; '.join(against)}")
     same = "vector width, threads and engine are the same"
-    if states.same or states.other:
+    if states.same or states.other or (a.completed and states.last_is_lone):
         return Asked(level=Level.CHECKPOINTS, because=f"bit-identical, since {same}")
     if compared.points or compared.divergence is not None:
         return Asked(level=Level.METRICS, because=f"{same}, and the runs have no checkpoint at a common step")
@@ -188,67 +186,33 @@ def _metrics(a: RunFacts, b: RunFacts, compared: Compared, end: int | None) -> H
 def diverged(found: Divergence) -> str:
     """The first value that differs, in words."""
     where = f"step {found.step}" + (f", {found.split}" if found.split else "")
-    return f"diverged at {where}: {found.key} {_value(found.first)} and {_value(found.second)}"
+    return f"first differing logged {where}: {found.key} {_value(found.first)} and {_value(found.second)}"
 
 
 def _value(value: Any) -> str:
     return "not logged" if value is None else repr(value)[:60]
 
 
-@dataclass(frozen=True, kw_only=True)
-class States:
-    """Checkpoints of both runs at the same steps."""
-
-    same: tuple[int, ...] = ()
-    other: tuple[int, ...] = ()
-    by: str = "state_sha256"
-    """What was compared."""
-    damaged: tuple[str, ...] = ()
-    """Files that are not what their sidecars say; nothing is known of the state in them."""
-
-
-def compare_states(first: RunPaths, second: RunPaths) -> States:
-    """Compare the checkpoints that both runs have at a step: by the hash of their contents where both know it, else by the
-    bytes of the files (some frameworks write a name or a time into them, so that equal states may differ there)."""
-    a, b = _states(first), _states(second)
-    same: list[int] = []
-    other: list[int] = []
-    damaged: list[str] = []
-    by = "state_sha256"
-    for step in sorted(a.keys() & b.keys()):
-        damaged += [f"{path.parents[1].name}/{path.name}" for path, _ in (a[step], b[step]) if is_damaged(path)]
-        hashes = [facts.get("state_sha256") for _, facts in (a[step], b[step])]
-        if None in hashes:
-            by, hashes = "the files' sha256", [facts.get("sha256") or file_sha256(p) for p, facts in (a[step], b[step])]
-        (same if hashes[0] == hashes[1] else other).append(step)
-    return States(same=tuple(same), other=tuple(other), by=by, damaged=tuple(damaged))
-
-
-def _states(run: RunPaths) -> dict[int, tuple[Path, Mapping[str, Any]]]:
-    """Step → checkpoint and sidecar."""
-    found = {}
-    for sidecar in sorted(run.checkpoints.glob("*.json")):
-        facts = checkpoints.facts(sidecar)
-        step = facts.get("step")
-        files = [path for path in sidecar.parent.glob(f"{sidecar.stem}.*") if path.suffix not in (".json", ".tmp")]
-        if isinstance(step, int) and files:
-            found[step] = (files[0], facts)
-    return found
-
-
-def _checkpoints(states: States, divergence: Divergence | None) -> Held:
+def _checkpoints(a: RunFacts, b: RunFacts, states: States, divergence: Divergence | None) -> Held:
+    """Bit by bit: also the last state must be there in both, unless the first run never came to its end."""
+    equal = f"equal at {steps_text(states.same)}" if states.same else ""
+    lone = [
+        f"only {run.name} has {steps_text(steps)}" for run, steps in ((a, states.first), (b, states.second)) if steps
+    ]
     if states.damaged:
         text = f"damaged since it was written: {', '.join(states.damaged[:3])}"
         return Held(level=Level.CHECKPOINTS, holds=False, text=text)
-    steps = f"step{'s' if len(states.same) > 1 else ''} {', '.join(map(str, states.same[-6:]))}"
     if states.other:
-        text = f"differ at step {states.other[0]} (by {states.by})" + (f"; equal at {steps}" if states.same else "")
-        return Held(level=Level.CHECKPOINTS, holds=False, text=text)
+        text = f"differ at step {states.other[0]} (by {states.by})"
+        return Held(level=Level.CHECKPOINTS, holds=False, text="; ".join(filter(None, (text, equal, *lone))))
+    if a.completed and states.last_is_lone:
+        return Held(level=Level.CHECKPOINTS, holds=False, text="; ".join(filter(None, (equal, *lone))))
     if not states.same:
-        return Held(level=Level.CHECKPOINTS, holds=None, text="no checkpoint at a common step")
+        return Held(level=Level.CHECKPOINTS, holds=None, text="; ".join(("no checkpoint at a common step", *lone)))
     if divergence is not None:
-        return Held(level=Level.CHECKPOINTS, holds=False, text=f"equal at {steps}, but the metrics differ")
-    return Held(level=Level.CHECKPOINTS, holds=True, text=f"bit-identical at {steps} (by {states.by})")
+        return Held(level=Level.CHECKPOINTS, holds=False, text=f"{equal}, but the metrics differ")
+    text = f"bit-identical at {steps_text(states.same)} (by {states.by})"
+    return Held(level=Level.CHECKPOINTS, holds=True, text="; ".join((text, *lone)))
 
 
 def _tolerance(numbers: tuple[Curves, Curves], relative: float | None, end: int | None, common: bool) -> Held:
