@@ -85,17 +85,20 @@ def test_a_run_is_reproduced_from_its_folder_after_its_clone_is_gone(
     first = house.only_run()
     before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
     shutil.rmtree(house.root)
-    raw.parent.rename(raw.parent.with_name("renamed"))
+    (raw.parents[1] / "2026/archive").mkdir(parents=True)
+    raw.parent.rename(raw.parents[1] / "2026/archive/renamed")
     other = make_house(tmp_path / "elsewhere", shared_cache, house.engine, name="clone")
     shutil.rmtree(other.root / "projects/probe")
     cache = tmp_path / "new cache"
     cache.mkdir()
-    if house.engine == "local":
-        (cache / "venvs").symlink_to(shared_cache / "venvs")
     other.environment = {**house.environment, "CACHE_ROOT": str(cache)}
     other.base = house.base
     planned = other.run("reproduce", "--run", first.name, "--dry-run")
     assert "would train" in planned.stdout and house.runs() == [first]
+    made = {path.relative_to(cache).parts[0] for path in cache.rglob("*") if path.is_file()}
+    assert made <= {"accounts"}, "a dry run made more than the two lines of passwd for the command that it prints"
+    if house.engine == "local":
+        (cache / "venvs").symlink_to(shared_cache / "venvs")
     done = other.run("reproduce", "--run", "first try/1", "--project", "probe")
     assert "found by its fingerprint" in done.stderr and "bit-identical at steps 10, 20" in done.stdout
     (second,) = [run for run in house.runs() if run != first]
@@ -319,6 +322,13 @@ def test_each_planted_difference_alone_is_found_and_named(plain_house: TestHouse
             path.unlink(missing_ok=True)
         (raw / "b.bin").write_bytes(b"b")
         (raw / "b.bin").chmod(0o644)
+    with_variable = next(
+        run for run in house.runs() if house.manifest(run)["overrides"][-1:] == ["resources.env=[PLANTED]"]
+    )
+    del house.environment["PLANTED"]
+    refused = house.run("reproduce", "--run", str(with_variable), check=2)
+    assert "resources.env names PLANTED, which is not set here; export it" in refused.stderr
+    assert "GPUS=all" in house.run("reproduce", "--run", str(first), "--gpus", "all", check=2).stderr
     for path in [*house.checkpoints.rglob("*"), *house.outputs.rglob("*")]:
         if path.is_file():
             assert b"credential-in-a-variable" not in path.read_bytes(), path
@@ -355,6 +365,10 @@ def test_an_image_that_is_gone_is_built_again(docker_house: TestHouse) -> None:
     run = house.only_run()
     image = house.manifest(run)["image"]
     subprocess.run(["docker", "image", "rm", "-f", image["id"]], check=True, capture_output=True)
+    planned = house.run("reproduce", "--run", run.name, "--dry-run")
+    assert "is gone; it would be built again" in planned.stderr and "would train" in planned.stdout
+    absent = subprocess.run(["docker", "image", "inspect", image["tag"]], check=False, capture_output=True)
+    assert absent.returncode != 0, "a dry run built it"
     done = house.run("reproduce", "--run", run.name)
     assert "is gone" in done.stderr and "HOLDS: the same run" in done.stdout
     built = house.manifest(house.runs()[-1])["image"]

@@ -94,9 +94,10 @@ def check_locks(root: Path, recipe: Recipe) -> None:
             raise RunnerError(f"requirements/{name}.txt: {files} changed since this lock was made; run `make lock`")
 
 
-def rebuild_of_run(house: House, engine: Engine, run: RunPaths, say: Say) -> Environment:
-    """Make a run's environment again from its inputs/ alone."""
-    return _made(house, engine, recipes.recipe_from_inputs(run.inputs), say)
+def rebuild_of_run(house: House, engine: Engine, run: RunPaths, say: Say, *, dry_run: bool = False) -> Environment:
+    """Make a run's environment again from its inputs/ alone; a dry run only names it."""
+    recipe = recipes.recipe_from_inputs(run.inputs)
+    return _imagined(engine, recipe, house.cache) if dry_run else _made(house, engine, recipe, say)
 
 
 def _made(house: House, engine: Engine, recipe: Recipe, say: Say) -> Environment:

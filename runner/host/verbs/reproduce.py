@@ -19,6 +19,7 @@ from runner.contract.names import LONGEST, check_tag
 from runner.contract.records import Manifest, ModelRecord, load_record
 from runner.host.data.again import Wanted, data_again
 from runner.host.engines.engine import Engine
+from runner.host.gpus import choose_gpus
 from runner.host.house import House, shared_folder
 from runner.host.images import environments
 from runner.host.images.environments import Environment
@@ -76,7 +77,7 @@ def plan_reproduce(house: House, engine: Engine, request: ReproduceRequest, call
     resources = resolved.values["resources"]
     passed = gather.passed_environment(resources["env"], os.environ)
     mounts = gather.further_mounts(house, resources["mounts"])
-    code = sources.code_of_run(house, run, first)
+    code = sources.code_of_run(house, run, first, dry_run=request.dry_run)
     wanted = Wanted(
         run=run,
         records=load_record(Manifest, launches[-1].manifest).data,
@@ -86,6 +87,7 @@ def plan_reproduce(house: House, engine: Engine, request: ReproduceRequest, call
     )
     data = data_again(house, engine, wanted, caller, say)
     environment = environment_again(house, engine, run, first, say, dry_run=request.dry_run)
+    kept = {} if request.dry_run else kept_inputs(house, run, first)
     identity = engine.identity()
     tag = tag_of(first.tag)
     if request.dry_run:
@@ -124,7 +126,7 @@ def plan_reproduce(house: House, engine: Engine, request: ReproduceRequest, call
             gpus=resolved.gpus,
             caller=caller,
             passed_environment=passed,
-            inputs={**kept_inputs(house, run, first), **environment.inputs, **data.seen.inputs},
+            inputs={**kept, **environment.inputs, **data.seen.inputs},
             not_reproducible=(*doubts, *data.problems),
             parent=run.folder.name,
             supervisor_sha256=gather.supervisor_sha256(),
@@ -158,11 +160,15 @@ def settings_of(launch: LaunchPaths, gpus: str | None = None) -> Resolved:
     """The resolved config of a launch as it stands: not one key is decided anew, threads and GPU use included.
 
     Raises:
-        RunnerError: it ran on a GPU, and there is none here.
+        RunnerError: it ran on a GPU, and there is none here; GPUs are asked for that are not here, or that it did not use.
     """
     values = copy.deepcopy(read_json(launch.config_json))
     if gpus is not None:
         values["resources"]["gpus"] = gpus
+        if not values["gpu"] and choose_gpus(gpus, this_machine().gpus):
+            raise RunnerError(
+                f"GPUS={gpus}: the run computed on the CPU, and so must its reproduction; leave GPUS= out"
+            )
     return gather.settle(values)
 
 
@@ -186,15 +192,12 @@ def environment_again(
     house: House, engine: Engine, run: RunPaths, first: Manifest, say: Say, *, dry_run: bool
 ) -> Environment:
     """The run's own image or environment; one that is gone is built again from the Dockerfiles and locks in inputs/."""
-    gone = engine.kind == first.engine.kind == "docker" and not dry_run and engine.image(first.image.id) is None
-    if not gone:
-        return environments.environment_of_run(house, engine, run, first, say)
-    built = environments.rebuild_of_run(house, engine, run, say)
-    say(
-        f"note: the run's own image {first.image.id[:19]} is gone; {built.record.id[:19]} was built from the same lock "
-        "and Dockerfiles"
-    )
-    return built
+    if engine.kind != "docker" or first.engine.kind != "docker" or engine.image(first.image.id) is not None:
+        return environments.environment_of_run(house, engine, run, first, say, dry_run=dry_run)
+    again = environments.rebuild_of_run(house, engine, run, say, dry_run=dry_run)
+    what = "it would be built again" if dry_run else f"{again.record.id[:19]} was built"
+    say(f"note: the run's own image {first.image.id[:19]} is gone; {what} from the same lock and Dockerfiles")
+    return again
 
 
 def kept_inputs(house: House, run: RunPaths, first: Manifest) -> dict[str, Path | bytes]:
