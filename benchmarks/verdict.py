@@ -1,6 +1,6 @@
 """The verdict on two long runs: equal, parted late, and different everywhere; beside the few lines one would write oneself.
 
-python -m benchmarks.verdict [--steps 100000]
+python -m benchmarks.verdict [--steps 100000] [--values 5]
 """
 
 import argparse
@@ -31,17 +31,18 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=100_000)
-    steps = parser.parse_args().steps
+    parser.add_argument("--values", type=int, choices=(2, 5), default=5, help="logged at each step")
+    options = parser.parse_args()
+    steps, values = options.steps, options.values
     with tempfile.TemporaryDirectory() as folder:
         root, states = Path(folder), {step: "x" for step in range(1000, steps + 1, 1000)}
 
         def run(name: str, apart_from: int, clock: float) -> RunPaths:
-            lines = [
-                line(
-                    step, clock + step, loss=1.0 / (step + 1) + (1e-9 if step >= apart_from else 0), learning_rate=0.003
-                )
-                for step in range(steps)
-            ]
+            lines = []
+            for step in range(steps):
+                off = 1e-9 if step >= apart_from else 0
+                more = {} if values == 2 else {"accuracy": 0.5 + off, "grad_norm": 1.25 + off, "momentum": 0.9}
+                lines.append(line(step, clock + step, loss=1.0 / (step + 1) + off, learning_rate=0.003, **more))
             return make_run(root, name, metrics=lines, states=states)
 
         first = run("session_first", steps, 0.0)
@@ -55,7 +56,7 @@ def main() -> None:
             "line by line, by hand": lambda other: by_hand(first, other),
         }
         print(
-            f"| {steps:,} steps, {len(states)} checkpoints | contestant | median s | min s |\n| --- | --- | --- | --- |"
+            f"| {steps:,} steps of {values} values, {len(states)} checkpoints | contestant | median s | min s |\n| --- | --- | --- | --- |"
         )
         for what, other in others.items():
             for name, contestant in contestants.items():

@@ -10,6 +10,8 @@ RUN_DIR = PurePosixPath("/run/session")
 DATASETS_DIR = PurePosixPath("/datasets")
 MODELS_DIR = PurePosixPath("/models")
 OUTPUT_DIR = PurePosixPath("/outputs")
+MOUNTS_DIR = PurePosixPath("/mnt")
+"""Further folders, each by the name that resources.mounts gives it."""
 SUPERVISOR = PurePosixPath("/run/supervisor.py")
 HOME = PurePosixPath("/tmp/home")
 

@@ -66,7 +66,10 @@ BUILTIN: Mapping[str, Builtin] = {
     ),
     "resources.env": Builtin(default=[], types=(list,), element=str, meaning="variables passed in, by name"),
     "resources.mounts": Builtin(
-        default={}, types=(dict,), meaning="further folders, read-only: name inside: host path"
+        default=[],
+        types=(list,),
+        element=str,
+        meaning="further folders, read-only, by name; runner.yml says where they lie",
     ),
     "resources.processes": Builtin(default=1, types=(int,), minimum=1, meaning="processes of one launch (torchrun)"),
 }

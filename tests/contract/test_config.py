@@ -75,7 +75,7 @@ def test_builtin_keys_defaults_experiment_and_overrides_in_that_order() -> None:
         "grace_s": 30.0,
         "timeout_s": None,
         "env": [],
-        "mounts": {},
+        "mounts": [],
         "processes": 1,
     }
 

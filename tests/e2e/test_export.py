@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.host.images import recipes
 from tests.e2e.conftest import CHECKPOINT, TestHouse, make_house, read_or_empty, wait_for
 
 SECRETS = {
@@ -100,10 +101,12 @@ def holders(places: list[Path]) -> list[str]:
 
 
 def test_no_secret_is_in_any_file_that_we_write(house: TestHouse, tmp_path: Path) -> None:
-    """The image is built anew under the planted credentials: a comment gives its Dockerfile another key."""
-    mark = uuid.uuid4().hex
-    dockerfile = house.root / "docker/Dockerfile.prod"
-    dockerfile.write_text(dockerfile.read_text() + f"\n# {mark}\n")
+    """The image is built anew under the planted credentials, its layer of wheels included: no cached step comes after the
+    mark. Then every byte that `docker save` gives of it is looked at."""
+    dockerfile = house.root / "docker/Dockerfile.base"
+    step = "RUN --mount=type=bind,target=/build python3.11 -m venv"
+    assert step in dockerfile.read_text()
+    dockerfile.write_text(dockerfile.read_text().replace(step, f"ENV MARK={uuid.uuid4().hex}\n{step}"))
     plant(house, tmp_path / "planted")
     house.code(CHECKPOINT + "import os\nprint('\\n'.join(f'{k}={v}' for k, v in os.environ.items()))\n")
     house.train()
@@ -122,12 +125,17 @@ def test_no_secret_is_in_any_file_that_we_write(house: TestHouse, tmp_path: Path
             for command in (["history", "--no-trunc"], ["inspect"]):
                 text = subprocess.run(["docker", *command, image], check=True, capture_output=True, text=True).stdout
                 assert not any(secret in text for secret in FORMS.values())
+            saved = tmp_path / "saved.tar"
+            subprocess.run(["docker", "save", "--output", str(saved), image], check=True)
+            assert b"MARK=" in saved.read_bytes() and holders([saved]) == []
     finally:
         if house.engine == "docker":
-            subprocess.run(["docker", "rmi", "-f", image], check=False, capture_output=True)
+            recipe = recipes.recipe(house.root, None, base="bare")
+            tags = [recipe.base_tag(origin) for origin in recipes.ORIGINS]
+            subprocess.run(["docker", "rmi", "-f", image, *tags], check=False, capture_output=True)
 
 
-def test_a_release_is_pinned_and_named_by_the_next_run(house: TestHouse) -> None:
+def test_a_release_is_pinned_and_goes_where_the_next_run_goes(house: TestHouse, tmp_path: Path) -> None:
     house.code(CHECKPOINT)
     house.train()
     done = house.run("release", "--run", "latest", "--name", "birds")
@@ -147,8 +155,19 @@ def test_a_release_is_pinned_and_named_by_the_next_run(house: TestHouse) -> None
     refused = house.train("--set", "init_from=models/bird", check=2)
     assert "did you mean 'birds'" in refused.stderr and len(house.runs()) == 2
     assert "models/birds/v1" in house.run("show", "--run", run.name).stdout
-    house.run("reproduce", "--run", run.name, check=None)
+    house.run("reproduce", "--run", run.name)
     assert house.manifest(house.runs()[-1])["models"] == [model]
+    file = tmp_path / "second.tar"
+    house.run("export", "--run", run.name, "--file", str(file), "--with", "none")
+    other = make_house(tmp_path / "elsewhere", Path(house.environment["CACHE_ROOT"]), house.engine)
+    shutil.rmtree(house.root)
+    other.run("import", "--file", str(file))
+    other.run("reproduce", "--run", run.name)
+    (again,) = [path for path in other.runs() if path.name != run.name]
+    assert other.manifest(again)["models"] == [model] and "starts from weights" in (again / "logs.txt").read_text()
+    shutil.rmtree(Path(other.environment["MODELS_ROOT"]) / "birds")
+    refused = other.run("reproduce", "--run", run.name, check=2)
+    assert f"began with models/birds/v1 with sha256 {model['sha256']} is not there" in refused.stderr
 
 
 @pytest.mark.docker

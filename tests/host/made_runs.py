@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runner.contract.jsonio import pretty_json
-from runner.contract.layout import RunPaths
+from runner.contract.jsonio import file_sha256, pretty_json
+from runner.contract.layout import LaunchPaths, RunPaths
 from runner.contract.records import (
     DataRecord,
     EngineRecord,
@@ -97,13 +97,19 @@ def make_run(
     record = change(manifest(name))
     launch.manifest.write_bytes(pretty_json(to_json(record)))
     launch.config_json.write_text(json.dumps(config))
-    launch.outcome.write_bytes(pretty_json(to_json(outcome(record, state))))
+    write_outcome(launch, record, state)
     (run.inputs / "project.yml").write_text("trainer: a:B\n" if trainer else "train: [python, -m, a]\n")
     run.metrics.write_text("".join(json.dumps(line) + "\n" for line in metrics))
     for step, sha in (states or {}).items():
         (run.checkpoints / f"step_{step:08}.pt").write_text("weights")
         (run.checkpoints / f"step_{step:08}.json").write_text(json.dumps({"step": step, "state_sha256": sha}))
     return run
+
+
+def write_outcome(launch: LaunchPaths, record: Manifest, state: State = State.COMPLETED) -> None:
+    """How the launch of this manifest ended."""
+    ended = dataclasses.replace(outcome(record, state), manifest_sha256=file_sha256(launch.manifest))
+    launch.outcome.write_bytes(pretty_json(to_json(ended)))
 
 
 def outcome(record: Manifest, state: State) -> Outcome:

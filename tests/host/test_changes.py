@@ -132,6 +132,13 @@ SOURCE = [
     (edit("runner/training/x.py"), "modified runner/training/x.py", Effect.DECIDES),
     (edit("runner/host/y.py"), "modified runner/host/y.py", Effect.NONE),
     (edit("shared.py"), "added shared.py", Effect.MAY),
+    (edit("common/vocab.json"), "added common/vocab.json", Effect.MAY),
+    (edit("projects/probe/prompt.md"), "added projects/probe/prompt.md", Effect.DECIDES),
+    (edit("projects/other/words.txt"), "added projects/other/words.txt", Effect.MAY),
+    (edit("LICENSE"), "added LICENSE", Effect.NONE),
+    (edit("CHANGELOG.md"), "added CHANGELOG.md", Effect.NONE),
+    (edit("docs/guide.html"), "added docs/guide.html", Effect.NONE),
+    (edit("requirements/other.in"), "added requirements/other.in", Effect.NONE),
     (edit("README.md"), "modified README.md", Effect.NONE),
     (edit("projects/probe/README.md"), "added projects/probe/README.md", Effect.NONE),
     (edit("projects/probe/configs/new.yml"), "added projects/probe/configs/new.yml", Effect.NONE),
@@ -237,8 +244,9 @@ def test_a_package_version_alone_is_named(tmp_path: Path) -> None:
     runs = []
     for name, lock in (("session_a", LOCK), ("session_b", LOCK.replace("beta==2.0", "beta==2.1"))):
         edit("requirements/bare.txt", lock)(house)
-        run = make_run(tmp_path / "runs", name)
-        for kept, path in recipes.inputs(recipes.recipe(house, None, base="bare"), tmp_path / "cache").items():
+        recipe = recipes.recipe(house, None, base="bare")
+        run = make_run(tmp_path / "runs", name, change=other("image", lock_sha256=recipe.lock_sha256))
+        for kept, path in recipes.inputs(recipe, tmp_path / "cache").items():
             (run.inputs / kept).parent.mkdir(parents=True, exist_ok=True)
             (run.inputs / kept).write_bytes(path.read_bytes())
         runs.append(run)

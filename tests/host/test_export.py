@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from runner.contract.errors import EngineError, RunnerError
-from runner.contract.jsonio import file_sha256
-from runner.contract.records import Manifest
+from runner.contract.jsonio import pretty_json
+from runner.contract.layout import RunPaths
+from runner.contract.records import Manifest, ModelRecord, load_record, to_json
 from runner.host.engines.docker_engine import DockerEngine
 from runner.host.engines.engine import Engine
 from runner.host.house import House, find_house
@@ -26,8 +27,9 @@ from runner.host.source.code import record_of
 from runner.host.source.snapshot import snapshot
 from runner.host.verbs.export import ExportRequest, export_run
 from runner.host.verbs.import_run import import_run
+from runner.host.verbs.release import bring
 from runner.host.verbs.run_archive import PAGE, open_archive
-from tests.host.made_runs import make_run
+from tests.host.made_runs import make_run, write_outcome
 
 NAME = "session_box_2026_01_31_12_00_00_wide"
 
@@ -58,9 +60,6 @@ def house(tmp_path: Path) -> House:
         return replace(found, source=record_of(source))
 
     run = make_run(made.checkpoints / "probe" / "tiny", NAME, change=change)
-    outcome = json.loads(run.attempt(1).outcome.read_text())
-    outcome["manifest_sha256"] = file_sha256(run.attempt(1).manifest)
-    run.attempt(1).outcome.write_text(json.dumps(outcome))
     exports.place_archive(source.tree, made.cache, run.inputs / "source.tar")
     (run.folder / "checkpoints/step_00000003.pt").write_bytes(os.urandom(3 << 20))
     (run.folder / "debug/ä b").mkdir(parents=True)
@@ -102,6 +101,49 @@ def test_what_is_there_is_never_overwritten(house: House, there: House, tmp_path
     with pytest.raises(RunnerError, match=r"another run of this name is here \(config.extra differs\)"):
         import_run(there, no_engine, file, silent)
     assert content_of(folder) == before
+
+
+def begun_with(house: House, tmp_path: Path) -> Path:
+    """Weights models/birds/v1, and a run that began with them; the model's folder."""
+    (tmp_path / "w.pt").write_bytes(b"feathers")
+    model = bring(house, "birds", str(tmp_path / "w.pt"))
+    run = RunPaths(house.checkpoints / "probe" / "tiny" / NAME)
+    record = load_record(Manifest, run.attempt(1).manifest)
+    record = replace(record, models=(ModelRecord(name="birds", version="v1", sha256=model.sha256),))
+    run.attempt(1).manifest.write_bytes(pretty_json(to_json(record)))
+    write_outcome(run.attempt(1), record)
+    return model.folder
+
+
+def test_the_model_that_a_run_began_with_comes_along(house: House, there: House, tmp_path: Path) -> None:
+    model = begun_with(house, tmp_path)
+    file = exported(house, tmp_path / "run.tar")
+    import_run(there, no_engine, file, silent)
+    assert content_of(there.models / "birds" / "v1") == content_of(model)
+    assert not list(there.models.glob(".*"))
+    assert import_run(there, no_engine, file, silent).was_there
+
+
+def test_a_model_that_is_gone_is_named_with_its_sha256(house: House, tmp_path: Path) -> None:
+    model = begun_with(house, tmp_path)
+    (model / "weights.pt").unlink()
+    sha256 = hashlib.sha256(b"feathers").hexdigest()
+    why = rf"began with models/birds/v1 with sha256 {sha256} is not there .*`make model NAME=birds VERSION=v1 "
+    with pytest.raises(RunnerError, match=why):
+        export_run(house, no_engine, ExportRequest(run=NAME, file=tmp_path / "run.tar", what="wheels"), silent)
+    said: list[str] = []
+    export_run(house, no_engine, ExportRequest(run=NAME, file=tmp_path / "run.tar", what="none"), said.append)
+    assert "without the model" in said[0]
+
+
+def test_a_name_that_means_other_weights_here_is_refused(house: House, there: House, tmp_path: Path) -> None:
+    begun_with(house, tmp_path)
+    file = exported(house, tmp_path / "run.tar")
+    (tmp_path / "other.pt").write_bytes(b"scales")
+    other = bring(there, "birds", str(tmp_path / "other.pt"))
+    with pytest.raises(RunnerError, match=r"models/birds/v1 with sha256 .* has other weights there"):
+        import_run(there, no_engine, file, silent)
+    assert other.file.read_bytes() == b"scales" and not list(there.checkpoints.rglob("session_*"))
 
 
 @pytest.mark.parametrize("where", [0.0, 0.001, 0.3, 0.6, 0.95])
@@ -157,7 +199,19 @@ def test_a_member_too_many_is_refused(
     assert not there.checkpoints.exists()
 
 
-@pytest.mark.parametrize("name", ["run/../../evil", "/etc/cron.d/evil", "evil", "run//a", "run/./a"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "models/a/v1/../../../evil",
+        "models/a/.v1/b",
+        "models/a",
+        "run/../../evil",
+        "/etc/cron.d/evil",
+        "evil",
+        "run//a",
+        "run/./a",
+    ],
+)
 def test_a_forged_page_cannot_write_elsewhere(house: House, there: House, tmp_path: Path, name: str) -> None:
     """Someone made the archive with care: every hash is right."""
     digest = hashlib.sha256(b"evil").hexdigest()

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from runner.contract.errors import RunnerError
-from runner.contract.records import State
+from runner.contract.jsonio import file_sha256, pretty_json
+from runner.contract.layout import RunPaths
+from runner.contract.records import Manifest, MountRecord, State
+from runner.contract.records import to_json as record_json
 from runner.host.pages.verdict import verdict_page
 from runner.host.verdict.verdict import Level, Verdict, judge, parse_level, to_json
-from tests.host.made_runs import CONFIG, GPU, line, machine, make_run
+from tests.host.made_runs import CONFIG, GPU, line, machine, make_run, manifest, write_outcome
 
 LOSSES = [line(step, loss=1.0 / step) for step in range(1, 11)]
 
@@ -43,7 +46,7 @@ def test_the_first_differing_step_is_named_with_both_values(tmp_path: Path) -> N
     assert found is not None and (found.step, found.key, found.first, found.second) == (7, "loss", 1 / 7, 1 / 7 + 1e-9)
     assert held(verdict) == {"inputs": True, "metrics": False, "checkpoints": False, "tolerance": True}
     assert not verdict.holds and "a surprise: nothing that is recorded changed" in verdict.conclusion
-    assert f"diverged at step 7, train: loss {1 / 7!r} and {1 / 7 + 1e-9!r}" in verdict_page(verdict)
+    assert f"first differing logged step 7, train: loss {1 / 7!r} and {1 / 7 + 1e-9!r}" in verdict_page(verdict)
     json.dumps(to_json(verdict), allow_nan=False)
 
 
@@ -56,7 +59,8 @@ def test_equal_results_of_other_inputs_say_so(tmp_path: Path) -> None:
 def test_a_line_that_is_missing_is_a_divergence(tmp_path: Path) -> None:
     verdict = both(tmp_path, {"metrics": LOSSES}, {"metrics": LOSSES[:8]})
     assert verdict.divergence is not None
-    assert (verdict.divergence.step, verdict.divergence.second) == (9, None)
+    found = verdict.divergence
+    assert (found.step, found.key, found.first, found.second) == (9, "loss", 1 / 9, None)
     assert verdict.asked.level is Level.METRICS and not verdict.holds
 
 
@@ -74,8 +78,6 @@ def test_nothing_to_compare_is_no_success(tmp_path: Path) -> None:
 
 
 def _runs(tmp_path: Path) -> tuple[Any, Any]:
-    from runner.contract.layout import RunPaths
-
     return RunPaths(tmp_path / "session_a"), RunPaths(tmp_path / "session_b")
 
 
@@ -118,6 +120,42 @@ def test_tolerance_follows_the_noise_of_the_first_run(tmp_path: Path) -> None:
     assert held(both(tmp_path / "far", {"metrics": noisy}, {"metrics": far}))["tolerance"] is False
 
 
+NOISY = [line(s, loss=1.0 + 0.1 * math.sin(12.9898 * s), acc=0.5) for s in range(1, 101)]
+
+
+def changed(**planted: Any) -> list[dict[str, Any]]:
+    """NOISY with other losses from a step on."""
+    return [{**item, "loss": planted["loss"]} if item["step"] >= planted["from_step"] else item for item in NOISY]
+
+
+BROKEN = {
+    "NaN from step 2 on": (changed(from_step=2, loss=float("nan")), "train loss at step 2 is 1.0"),
+    "3 of 100 points": (NOISY[:3], "train loss at step 4 is "),
+    "a curve is missing": ([{k: v for k, v in item.items() if k != "acc"} for item in NOISY], "is 0.5 and not logged"),
+    "a curve too many": ([{**item, "more": 1.0} for item in NOISY], "train more at step 1 is not logged and 1.0"),
+    "the last 5 points": (changed(from_step=96, loss=1e9), "largest difference 1e+09 against"),
+    "only the last point": (changed(from_step=100, loss=3.0), "train loss at step 100"),
+    "the last line is missing": (NOISY[:-1], "train loss at step 100 is "),
+    "infinite at the end": (changed(from_step=100, loss=float("inf")), "and inf"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("level", ["tolerance", "tolerance:0.5"])
+def test_a_run_that_broke_is_within_no_tolerance(tmp_path: Path, name: str, level: str) -> None:
+    metrics, why = BROKEN[name]
+    verdict = both(tmp_path, {"metrics": NOISY}, {"metrics": metrics}, level=level)
+    assert not verdict.holds and held(verdict)["tolerance"] is False
+    assert why in verdict_page(verdict)
+
+
+def test_what_is_not_finite_in_both_is_equal_and_a_few_points_may_lie_outside(tmp_path: Path) -> None:
+    broken = [{**item, "loss": float("nan")} if item["step"] in (7, 8) else item for item in NOISY]
+    shaken = [{**item, "loss": item["loss"] + 1e-4} for item in broken]
+    shaken[20] = {**shaken[20], "loss": 9.0}
+    assert both(tmp_path, {"metrics": broken}, {"metrics": shaken}, level="tolerance").holds
+
+
 def test_a_tolerance_of_ones_own(tmp_path: Path) -> None:
     other = [{**item, "loss": item["loss"] * 1.02} for item in LOSSES]
     runs = {"metrics": LOSSES}, {"metrics": other}
@@ -139,6 +177,42 @@ def test_runs_that_log_at_other_steps_are_compared_where_both_do(tmp_path: Path)
     assert held(verdict)["metrics"] is True and held(verdict)["inputs"] is True
 
 
+def resumed(run: RunPaths, config: dict[str, Any]) -> None:
+    """A second attempt of a run, with another config."""
+    second = run.attempt(2)
+    second.folder.mkdir()
+    record = dataclasses.replace(manifest(run.folder.name), attempt=2)
+    second.manifest.write_bytes(pretty_json(record_json(record)))
+    write_outcome(second, record)
+    second.config_json.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(("key", "before", "after"), [("print_iterations", 5, 2), ("n_iterations", 5, 10)])
+def test_a_resume_that_only_logs_otherwise_is_the_same_run(tmp_path: Path, key: str, before: int, after: int) -> None:
+    """Lines at 5 of the first attempt, at 6, 8, 10 of the second; the whole run logs at 2, 4, 6, 8, 10."""
+    last = {**CONFIG, key: after}
+    a = make_run(tmp_path, "session_a", metrics=[LOSSES[s - 1] for s in (5, 6, 8, 10)], config={**CONFIG, key: before})
+    resumed(a, last)
+    whole = [LOSSES[s - 1] for s in (2, 4, 6, 8, 10)]
+    b = make_run(tmp_path, "session_b", metrics=whole, config=last)
+    assert held(judge(a, b, tmp_path / "cache"))["metrics"] is True
+    b.metrics.write_text(b.metrics.read_text().replace('"loss": 0.125', '"loss": 0.126'))
+    assert judge(a, b, tmp_path / "cache").divergence is not None
+
+
+def test_values_that_stand_beside_each_other_by_chance_are_compared_one_by_one(tmp_path: Path) -> None:
+    """At step 4 both have a line; the loss stands in one of them only, as print_iterations says."""
+    often, seldom = {**CONFIG, "print_iterations": 2}, {**CONFIG, "print_iterations": 3}
+    first = [line(2, loss=0.5), line(4, loss=0.4, acc=0.1), line(6, loss=0.3)]
+    second = [line(3, loss=0.45), line(4, acc=0.1), line(6, loss=0.3)]
+    runs = {"metrics": first, "config": often}, {"metrics": second, "config": seldom}
+    assert set(held(both(tmp_path / "a", *runs)).values()) == {True, None}
+    second[1] = line(4)
+    missing = both(tmp_path / "b", *runs)
+    assert missing.divergence is not None and missing.divergence.key == "acc"
+    assert held(missing)["tolerance"] is False
+
+
 def test_nan_torn_lines_and_foreign_ones_are_no_divergence(tmp_path: Path) -> None:
     a, b = make_run(tmp_path, "session_a"), make_run(tmp_path, "session_b")
     a.metrics.write_text('{"step": 1, "split": "train", "loss": NaN, "time": 1}\n[1]\n{"step": 2, "lo')
@@ -157,6 +231,68 @@ def test_files_are_hashed_where_no_state_hash_is_known(tmp_path: Path) -> None:
     assert not verdict.holds and "the files' sha256" in verdict_page(verdict)
 
 
+def test_a_flipped_bit_in_a_checkpoint_is_not_bit_identical_whatever_its_sidecar_says(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, name, metrics=LOSSES, states={10: "x"}) for name in ("session_a", "session_b")]
+    for run in runs:
+        sha256 = file_sha256(run.checkpoints / "step_00000010.pt")
+        facts = {"step": 10, "state_sha256": "x", "sha256": sha256}
+        (run.checkpoints / "step_00000010.json").write_text(json.dumps(facts))
+    assert judge(*runs, tmp_path / "cache", level="checkpoints").holds
+    (runs[1].checkpoints / "step_00000010.pt").write_text("weightr")
+    verdict = judge(*runs, tmp_path / "cache")
+    assert verdict.asked.level is Level.CHECKPOINTS and not verdict.holds
+    assert "damaged since it was written: session_b/step_00000010.pt" in verdict_page(verdict)
+
+
+def test_a_record_that_was_edited_is_not_held_for_the_same_inputs(tmp_path: Path) -> None:
+    a, b = make_run(tmp_path, "session_a", metrics=LOSSES), make_run(tmp_path, "session_b", metrics=LOSSES)
+    text = b.attempt(1).manifest.read_text()
+    b.attempt(1).manifest.write_text(text.replace('"seed"', '"sead"').replace('"uid": 0', '"uid": 1'))
+    verdict = judge(a, b, tmp_path / "cache")
+    assert held(verdict)["inputs"] is False
+    assert verdict.conclusion == "the same results, although record of session_b differs"
+    assert "attempts/1/manifest.json is not the one that was launched" in verdict_page(verdict)
+
+
+def test_a_surprise_names_what_differs_although_it_should_not_matter(tmp_path: Path) -> None:
+    def with_models(found: Manifest) -> Manifest:
+        return dataclasses.replace(found, mounts=(MountRecord(target="/models", read_only=True),))
+
+    other = {"metrics": [line(1, loss=3.0)], "change": with_models}
+    verdict = both(tmp_path, {"metrics": [line(1, loss=2.0)]}, other)
+    assert "a surprise: nothing that should matter changed (does mounts /models?)" in verdict.conclusion
+
+
+@pytest.mark.parametrize("missing_in", ["first", "second"])
+def test_checkpoints_that_only_one_run_has_are_named_and_the_last_must_be_there(
+    tmp_path: Path, missing_in: str
+) -> None:
+    def both_ways(name: str, few: dict[int, str], many: dict[int, str]) -> Verdict:
+        runs = {"metrics": LOSSES, "states": few}, {"metrics": LOSSES, "states": many}
+        return both(tmp_path / name, *(runs if missing_in == "first" else runs[::-1]))
+
+    more = "session_b" if missing_in == "first" else "session_a"
+    other_steps = both_ways("other steps", {10: "y"}, {5: "x", 10: "y"})
+    assert other_steps.holds and f"bit-identical at step 10 (by state_sha256); only {more} has step 5" in verdict_page(
+        other_steps
+    )
+    for states in ({5: "x"}, {}):
+        last = both_ways(f"last {len(states)}", states, {5: "x", 10: "y"})
+        assert last.asked.level is Level.CHECKPOINTS and not last.holds
+        assert f"only {more} has step" in verdict_page(last)
+
+
+def test_what_was_never_recorded_stands_in_the_verdict(tmp_path: Path) -> None:
+    dev = "dev mode: live code, network and extra packages"
+
+    def in_dev(found: Manifest) -> Manifest:
+        return dataclasses.replace(found, mode="dev", reproducible=False, not_reproducible_because=(dev,))
+
+    verdict = both(tmp_path, {"metrics": LOSSES, "change": in_dev}, {"metrics": LOSSES})
+    assert f"note: session_a: not reproducible: {dev}" in verdict_page(verdict)
+    assert to_json(verdict)["doubts"] == (f"session_a: not reproducible: {dev}",)
+
+
 def test_a_late_difference_in_a_hundred_thousand_steps_is_found(tmp_path: Path) -> None:
     lines = [line(step, step * 1.5, loss=1.0 / (step + 1), learning_rate=0.003) for step in range(100_000)]
     other = [{**item, "time": 0.0, "loss": item["loss"] + (1e-12 if item["step"] > 90_000 else 0)} for item in lines]
@@ -166,10 +302,6 @@ def test_a_late_difference_in_a_hundred_thousand_steps_is_found(tmp_path: Path) 
 
 
 def test_attempts_on_different_machines_say_so(tmp_path: Path) -> None:
-    from runner.contract.jsonio import pretty_json
-    from runner.contract.records import to_json as record_json
-    from tests.host.made_runs import manifest
-
     a, b = make_run(tmp_path, "session_a"), make_run(tmp_path, "session_b")
     second = a.attempt(2)
     second.folder.mkdir()

@@ -1,12 +1,13 @@
 """The data of a run, found again by its fingerprint: where it was, or anywhere else below the datasets root."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from runner.contract.dataset_file import dataset_names, load_dataset
 from runner.contract.errors import RunnerError
-from runner.contract.layout import TOY, RunPaths
+from runner.contract.layout import DATASET_PARTS, TOY, RunPaths
 from runner.contract.records import DataRecord
 from runner.host.data import datasets
 from runner.host.data.changed import differing_files
@@ -15,6 +16,9 @@ from runner.host.engines.engine import Engine, Mount
 from runner.host.house import House
 from runner.host.launch.gather import Say
 from runner.host.launch.plan import Caller
+
+DEPTH = 4
+"""So many folders below the datasets root data is looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +101,7 @@ def _others(root: Path, home: Path, record: DataRecord) -> Iterator[Path]:
     """The other folders below the datasets root with the same parts, number of files and bytes."""
     from runner.contract.tree_walk import KEY_FIELDS, walk
 
-    names = [path for path in sorted(root.glob("*")) if path.is_dir()]
-    for folder in (place for path in names for place in (path, path / TOY)):
+    for folder in _folders(root, DEPTH):
         if folder == home or not _has_parts(folder, record):
             continue
         try:
@@ -108,6 +111,19 @@ def _others(root: Path, home: Path, record: DataRecord) -> Iterator[Path]:
         files = sum(len(tree.names) for tree in trees)
         if files == record.files and sum(sum(tree.keys[2::KEY_FIELDS]) for tree in trees) == record.bytes:
             yield folder
+
+
+def _folders(folder: Path, depth: int) -> Iterator[Path]:
+    """The folders below, parts and hidden ones left out: those hold the files of data sets, and may be many."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    except OSError:  # one that may not be read holds nothing that could be mounted
+        return
+    for name in names:
+        if name not in DATASET_PARTS and not name.startswith("."):
+            yield folder / name
+            if depth > 1:
+                yield from _folders(folder / name, depth - 1)
 
 
 def _problem(house: House, run: RunPaths, record: DataRecord, home: Path, here: SeenData | None) -> str:

@@ -11,7 +11,7 @@ from runner.contract.layout import RunPaths
 from runner.contract.records import ImageRecord, Manifest
 from runner.host.engines.engine import Engine
 from runner.host.house import House
-from runner.host.images import images, locks, recipes, venvs
+from runner.host.images import images, installed, locks, recipes, venvs
 from runner.host.images.recipes import Recipe
 from runner.host.launch.gather import Say
 from runner.host.projects import Project, load_project
@@ -99,23 +99,28 @@ def check_locks(root: Path, recipe: Recipe) -> None:
             raise RunnerError(f"requirements/{name}.txt: {files} changed since this lock was made; run `make lock`")
 
 
-def rebuild_of_run(house: House, engine: Engine, run: RunPaths, say: Say) -> Environment:
-    """Make a run's environment again from its inputs/ alone."""
-    return _made(house, engine, recipes.recipe_from_inputs(run.inputs), say)
+def rebuild_of_run(house: House, engine: Engine, run: RunPaths, say: Say, *, dry_run: bool = False) -> Environment:
+    """Make a run's environment again from its inputs/ alone; a dry run only names it."""
+    recipe = recipes.recipe_from_inputs(run.inputs)
+    return _imagined(engine, recipe, house.cache) if dry_run else _made(house, engine, recipe, say)
 
 
 def _made(house: House, engine: Engine, recipe: Recipe, say: Say) -> Environment:
     if engine.kind == "docker":
         image = images.ensure(recipe, engine, house.cache, say)
         logs = {} if image.log is None else {BUILD_LOG: _kept_log(image.log, house)}
+        packages = {installed.PACKAGES: installed.of_image(engine, image.id, house.cache)}
         return Environment(
-            record=image.record, reference=image.id, inputs={**recipes.inputs(recipe, house.cache), **logs}
+            record=image.record, reference=image.id, inputs={**recipes.inputs(recipe, house.cache), **packages, **logs}
         )
     folder = venvs.ensure(recipe, house.cache, say)
     log = venvs.log_of(recipe, house.cache)
     logs = {} if log is None else {BUILD_LOG: _kept_log(log, house)}
+    packages = {installed.PACKAGES: installed.of_venv(folder)}
     return Environment(
-        record=venvs.record(recipe), reference=str(folder), inputs={**recipes.inputs(recipe, house.cache), **logs}
+        record=venvs.record(recipe),
+        reference=str(folder),
+        inputs={**recipes.inputs(recipe, house.cache), **packages, **logs},
     )
 
 

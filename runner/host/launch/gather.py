@@ -19,7 +19,7 @@ from runner.contract import trainer_keys
 from runner.contract.catalogue import NO_DATASET, claim_number, next_number
 from runner.contract.errors import RunnerError
 from runner.contract.jsonio import file_sha256
-from runner.contract.layout import MODELS_DIR
+from runner.contract.layout import MODELS_DIR, MOUNTS_DIR
 from runner.contract.names import check_tag, session_name
 from runner.contract.records import GpuRecord
 from runner.contract.sweep import is_sweep
@@ -176,7 +176,7 @@ def further_mounts(house: House, names: Sequence[str]) -> tuple[Mount, ...]:
         source = Path(house.mounts[name]).expanduser()
         if not source.exists():
             raise RunnerError(f"runner.yml: mounts: {name}: {source} is not there")
-        mounts.append(Mount(source=source.resolve(), target=MODELS_DIR.parent / "mnt" / name))
+        mounts.append(Mount(source=source.resolve(), target=MOUNTS_DIR / name))
     return tuple(mounts)
 
 

@@ -358,6 +358,11 @@ def _not_reproducible(facts: Facts) -> tuple[str, ...]:
         reasons.append("dev mode: live code, network and extra packages")
     if facts.network and facts.mode != "dev":
         reasons.append("it had network access")
+    reasons += [
+        f"what lies in {mount.target} (resources.mounts) is not recorded"
+        for mount in facts.mounts
+        if layout.MOUNTS_DIR in mount.target.parents
+    ]
     return tuple(reasons)
 
 

@@ -5,13 +5,10 @@ Several lines may hold one step of one split; together they are one point, and o
 
 import json
 import re
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from math import isfinite
-from operator import sub
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +17,14 @@ from runner.contract import foreign
 _TIME = re.compile(rb', "time": [0-9.eE+-]+(?=[,}])')
 """The only number that may differ between equal runs. Inside a text the quotes would be escaped."""
 
-RELATIVE = 1e-3
-"""The least tolerance, as a part of the value."""
-NOISE = 3.0
-"""Tolerance in units of the first run's own fluctuation."""
-SHARE = 0.95
-"""So many points of a curve must lie within the tolerance. Of independent runs with equal noise 95.7% do."""
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+"""Numbers that JSON has no word for, as the writers of Python and their like spell them."""
 
 Point = tuple[int, str]
 """Step and split."""
+Points = Mapping[Point, Mapping[str, Any]]
+Series = Mapping[tuple[str, str], Mapping[int, float]]
+"""Split and name → step → value."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +34,13 @@ class Curves:
     bytes: bytes = field(repr=False)
 
     @cached_property
-    def points(self) -> Mapping[Point, Mapping[str, Any]]:
+    def points(self) -> Points:
         """Step and split → values, in the order of their first line."""
         found: dict[Point, dict[str, Any]] = {}
         for values in _lines(self.bytes):
-            step, split = foreign.integer(values.pop("step", None)), values.pop("split", "")
+            step, split = values.pop("step", None), values.pop("split", "")
             values.pop("time", None)
-            if step is None:
+            if type(step) is not int:
                 continue
             point = step, str(split)
             if point in found:
@@ -54,18 +50,30 @@ class Curves:
         return found
 
     @cached_property
-    def series(self) -> Mapping[tuple[str, str], Mapping[int, float]]:
-        """Split and name → step → value, numbers only."""
-        found: dict[tuple[str, str], dict[int, float]] = {}
+    def numbers(self) -> Series:
+        """Every curve, NaN and infinity included; no texts. Points with the same names are read name by name."""
+        alike: dict[tuple[str, ...], tuple[list[int], list[Mapping[str, Any]]]] = {}
         for (step, split), values in self.points.items():
-            for key, value in values.items():
-                number = value if type(value) is float and isfinite(value) else foreign.number(value)
-                if number is not None and key != "epoch":
-                    curve = found.get((split, key))
-                    if curve is None:
-                        curve = found[split, key] = {}
-                    curve[step] = number
-        return found
+            name = (split, *values)
+            if name not in alike:
+                alike[name] = [], []
+            alike[name][0].append(step)
+            alike[name][1].append(values)
+        found: dict[tuple[str, str], dict[int, float]] = {}
+        for (split, *keys), (steps, points) in alike.items():
+            for key in keys:
+                numbers = _numbers(steps, [values[key] for values in points]) if key != "epoch" else ()
+                found.setdefault((split, key), {}).update(numbers)
+        return {name: curve for name, curve in found.items() if curve}
+
+    @cached_property
+    def series(self) -> Series:
+        """Every curve that can be drawn: its finite numbers."""
+        finite = {
+            name: {step: value for step, value in curve.items() if isfinite(value)}
+            for name, curve in self.numbers.items()
+        }
+        return {name: curve for name, curve in finite.items() if curve}
 
 
 def read_curves(path: Path) -> Curves:
@@ -86,6 +94,19 @@ def _lines(content: bytes) -> list[dict[str, Any]]:
     except (ValueError, RecursionError):
         parsed = [value for line in lines if (value := _parse(line)) is not None]
     return [value for value in parsed if isinstance(value, dict)]
+
+
+def _numbers(steps: Sequence[int], values: Sequence[Any]) -> Iterable[tuple[int, float]]:
+    """Those of the values that are numbers, with their steps."""
+    if set(map(type, values)) == {float}:
+        return zip(steps, values, strict=True)
+    pairs = ((step, _number(value)) for step, value in zip(steps, values, strict=True))
+    return ((step, number) for step, number in pairs if number is not None)
+
+
+def _number(value: Any) -> float | None:
+    """A logged value as a number; None for what is none."""
+    return float(value) if value in NOT_FINITE or type(value) is float else foreign.number(value)
 
 
 def _parse(line: bytes) -> Any:
@@ -118,7 +139,8 @@ class Compared:
 
 def compare_curves(first: Curves, second: Curves, *, up_to: int | None = None, common: bool = False) -> Compared:
     """Compare every value. `up_to`: only the first run's steps up to this one count, for a run that never came to its end.
-    `common`: only points of both, for runs that were told to log at different steps."""
+    `common`: only values that both have at a step, for runs that were told to log at different steps; a value that one of
+    them never has is a difference all the same."""
     if first.bytes == second.bytes:
         return Compared(points=first.bytes.count(b"\n"), divergence=None)
     a, b = first.points, second.points
@@ -126,7 +148,7 @@ def compare_curves(first: Curves, second: Curves, *, up_to: int | None = None, c
         a = {point: values for point, values in a.items() if point[0] <= up_to}
         b = {point: {key: v for key, v in b[point].items() if key in a[point]} for point in a if point in b}
     if common:
-        a, b = {p: v for p, v in a.items() if p in b}, {p: v for p, v in b.items() if p in a}
+        a, b = _common(a, b, second.numbers), _common(b, a, first.numbers)
     differing = [p for p, values in a.items() if values != b.get(p)] + [p for p in b if p not in a]
     found = min(differing, key=lambda point: point[0], default=None)
     return Compared(
@@ -135,98 +157,19 @@ def compare_curves(first: Curves, second: Curves, *, up_to: int | None = None, c
     )
 
 
+def _common(points: Points, others: Points, curves: Series) -> Points:
+    """What of `points` the other run could have logged at the same steps; `curves` are all that it has."""
+    return {
+        point: {key: v for key, v in values.items() if key in others[point] or (point[1], key) not in curves}
+        for point, values in points.items()
+        if point in others
+    }
+
+
 def _differing(point: Point, a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> Divergence:
     """The first value of a point that differs."""
     before, after = a or {}, b or {}
-    key = next((key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)), "")
+    differing = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
+    key = min(differing, key=lambda key: key == "epoch", default="")  # of a line that is missing, what it says
     step, split = point
     return Divergence(step=step, split=split, key=key, first=before.get(key), second=after.get(key))
-
-
-# ---------------------------------------------------------------------------------------------------------- tolerance
-
-
-@dataclass(frozen=True, kw_only=True)
-class CurveTolerance:
-    """One curve of both runs, held against a tolerance."""
-
-    split: str
-    key: str
-    points: int
-    within: int
-    tolerance: float
-    """Largest difference allowed at the point where the difference was largest."""
-    largest: float
-    """Largest difference that was found."""
-    step: int
-    """Where."""
-
-    @property
-    def holds(self) -> bool:
-        """Whether enough points lie within."""
-        return self.within >= SHARE * self.points
-
-
-def within_tolerance(
-    first: Curves, second: Curves, *, relative: float | None = None, up_to: int | None = None
-) -> tuple[CurveTolerance, ...]:
-    """Every curve that both runs have, held against a tolerance.
-
-    `relative`: that part of the first run's value. None: RELATIVE, or NOISE times the curve's own fluctuation (the median
-    change from one logged value to the next in the first run) where that is more: runs that differ only in rounding drift
-    apart until they differ as much as any two runs of this kind do.
-    """
-    pairs = _pairs(first.points, second.points, up_to)
-    return tuple(_held(name, *values, relative) for name, values in pairs.items())
-
-
-def _pairs(
-    a: Mapping[Point, Mapping[str, Any]], b: Mapping[Point, Mapping[str, Any]], up_to: int | None
-) -> dict[tuple[str, str], tuple[list[int], list[float], list[float]]]:
-    """Split and name → steps, and the numbers of both runs there."""
-    found: dict[tuple[str, str], tuple[list[int], list[float], list[float]]] = {}
-    for (step, split), before in a.items():
-        after = b.get((step, split))
-        if after is None or (up_to is not None and step > up_to):
-            continue
-        for key, x in before.items():
-            y = after.get(key)
-            if type(x) is not float or type(y) is not float or not isfinite(x) or not isfinite(y):
-                x, y = foreign.number(x), foreign.number(y)
-            if x is None or y is None or key == "epoch":
-                continue
-            curve = found.get((split, key))
-            if curve is None:
-                curve = found[split, key] = ([], [], [])
-            curve[0].append(step)
-            curve[1].append(x)
-            curve[2].append(y)
-    return found
-
-
-def _held(
-    name: tuple[str, str], steps: list[int], a: list[float], b: list[float], relative: float | None
-) -> CurveTolerance:
-    """One curve held against its tolerance."""
-    noise = NOISE * fluctuation(a) if relative is None and a != b else 0.0
-    part = relative or RELATIVE
-    allowed = [max(part * abs(x), noise) for x in a]
-    apart = [abs(x - y) for x, y in zip(a, b, strict=True)]
-    over = list(map(sub, apart, allowed))
-    worst = over.index(max(over))
-    return CurveTolerance(
-        split=name[0],
-        key=name[1],
-        points=len(steps),
-        within=sum(difference <= 0 for difference in over),
-        tolerance=allowed[worst],
-        largest=apart[worst],
-        step=steps[worst],
-    )
-
-
-def fluctuation(values: Sequence[float]) -> float:
-    """The median change from one value to the next; 0 for fewer than three."""
-    if len(values) < 3:
-        return 0.0
-    return statistics.median(abs(y - x) for x, y in pairwise(values))

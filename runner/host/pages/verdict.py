@@ -24,6 +24,7 @@ def verdict_page(verdict: Verdict) -> str:
         f"asked: {verdict.asked.level} ({verdict.asked.because})",
         f"{'HOLDS' if verdict.holds else 'DOES NOT HOLD'}: {verdict.conclusion}",
     ]
+    lines += [f"note: {doubt}" for doubt in verdict.doubts]
     if verdict.changes:
         lines += ["", "what changed, most likely cause first", *changes_lines(verdict.changes)]
     return "\n".join(lines)

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from runner.contract.catalogue import Entry, list_outputs
-from runner.contract.config import differences
 from runner.contract.errors import RunnerError
 from runner.contract.jsonio import pretty_json, write_atomic
 from runner.contract.layout import RunPaths
 from runner.host.house import House, shared_folder
-from runner.host.pages.curves import Compared, compare_curves, read_curves
-from runner.host.verdict.changes import GROUPS, Change, Effect, effect_of, what_changed
-from runner.host.verdict.run_facts import RunFacts, facts_of
+from runner.host.pages.curves import Compared, Curves, compare_curves, read_curves
+from runner.host.verdict.changes import GROUPS, Change, Effect, what_changed
+from runner.host.verdict.run_facts import RunFacts, facts_of, logged_otherwise
 
 FOLDER = "comparisons"
 """Stands where a project's name stands in the outputs root."""
@@ -72,12 +71,17 @@ def compare_runs(house: House, runs: Sequence[RunPaths]) -> Comparison:
     return Comparison(
         runs=tuple(facts),
         labels=labels_of(facts),
-        rows=tuple(sorted(side_by_side(facts, changes), key=_likelihood)),
+        rows=tuple(sorted(side_by_side(changes), key=_likelihood)),
         changes=changes,
-        metrics=(None, *(compare_curves(curves[0], other) for other in curves[1:])),
+        metrics=(None, *(_compared(facts, curves, number) for number in range(1, len(facts)))),
         evaluations=tuple(tuple(list_outputs(house.outputs, item.name)) for item in facts),
         curves=_together([item.series for item in curves]),
     )
+
+
+def _compared(runs: Sequence[RunFacts], curves: Sequence[Curves], number: int) -> Compared:
+    """The logged values of a run against those of the first."""
+    return compare_curves(curves[0], curves[number], common=logged_otherwise(runs[0], runs[number]))
 
 
 def labels_of(runs: Sequence[RunFacts]) -> tuple[str, ...]:
@@ -86,40 +90,31 @@ def labels_of(runs: Sequence[RunFacts]) -> tuple[str, ...]:
     return tuple(short if len(set(short)) == len(short) else [run.name for run in runs])
 
 
-def side_by_side(runs: Sequence[RunFacts], changes: Sequence[Sequence[Change]]) -> Iterator[Row]:
-    """The entries of the tables of facts that are not the same in all runs. What a difference in source or data means was
-    told from the files, by `changes`."""
-    tables = [_table(run) for run in runs]
-    for group in dict.fromkeys(name for table in tables for name in table):
-        first = tables[0].get(group, {})
-        names = {name: None for table in tables[1:] for name, _, _ in differences(first, table.get(group, {}))}
-        for name in names:
-            values = tuple(_value(table.get(group, {}), name) for table in tables)
-            if group in ("source", "data"):
-                effects = [change.effect for run in changes for change in run if change.group == group]
-            else:
-                effects = [effect_of(group, name, runs[0], run) for run in runs[1:]]
-            yield Row(group=group, name=name, values=values, effect=min(effects, key=list(Effect).index))
+def side_by_side(changes: Sequence[Sequence[Change]]) -> Iterator[Row]:
+    """What changed since the first run, turned round: a row for each entry, with a value for each run."""
+    found: dict[tuple[str, str], list[Change]] = {}
+    for change in (change for run in changes for change in run):
+        if (change.first, change.second) != (None, None):  # else it is a list of files only
+            found.setdefault((change.group, _entry(change)), []).append(change)
+    for (group, name), those in found.items():
+        values = tuple(_value(run, group, name, those[0].first) for run in changes)
+        effect = min((change.effect for change in those), key=list(Effect).index)
+        yield Row(group=group, name=name, values=values, effect=effect)
 
 
-def _table(run: RunFacts) -> Mapping[str, Mapping[str, Any]]:
-    """The facts of a run with its source and data as two more groups."""
-    source = run.first.source
-    data = {
-        f"{record.name} {record.variant}/{part}": sha for record in run.last.data for part, sha in record.parts.items()
-    }
-    return {"source": {"tree": source.tree if source is not None else None}, "data": data, **run.groups}
+def _entry(change: Change) -> str:
+    """The name of a row. The files of a source are listed by themselves; here it is one entry."""
+    return "tree" if change.group == "source" else change.name
 
 
-def _value(table: Mapping[str, Any], name: str) -> Any:
-    """The value of a dotted name as `differences` gives it; a name may hold dots itself."""
-    if name in table or "." not in name:
-        return table.get(name)
-    for cut in (index for index, letter in enumerate(name) if letter == "."):
-        inner = table.get(name[:cut])
-        if isinstance(inner, Mapping):
-            return _value(inner, name[cut + 1 :])
-    return None
+def _value(changes: Sequence[Change], group: str, name: str, first: Any) -> Any:
+    """The value that a run has: what changed to, nothing where a section above it is gone, else that of the first run."""
+    for change in changes:
+        if change.group == group and _entry(change) == name:
+            return change.second
+        if change.group == group and name.startswith(f"{change.name}."):
+            return None
+    return first
 
 
 def _likelihood(row: Row) -> tuple[int, int]:

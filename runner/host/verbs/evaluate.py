@@ -161,6 +161,7 @@ def resolve_again(
         RunnerError: an override that names no key of the run's config, or has the wrong type.
     """
     values = {**copy.deepcopy(dict(values)), "gpu": "auto" if values["gpu"] or gpus is not None else False}
+    values["resources"] = {**values["resources"], "mounts": list(values["resources"]["mounts"])}  # was a mapping once
     given = [] if data is None else [f"data={data}"]
     config = configs.resolve(values, {}, (*overrides, *given), tag=values["tag"], dataset=values["dataset"])
     resolved = configs.snapshot(config)

@@ -19,8 +19,9 @@ from runner.host.launch.gather import Say
 from runner.host.launch.states import require_ended
 from runner.host.source.exports import disk_errors
 from runner.host.verbs import runs
-from runner.host.verbs.record_check import check_record
 from runner.host.verbs.run_archive import IMAGE, RUN, WHEELS, Page, item_of, write_archive
+from runner.host.verbs.run_models import model_files
+from runner.host.verdict.record_check import check_record
 
 WITH = ("image", "wheels", "none")
 
@@ -64,7 +65,7 @@ def export_run(house: House, engine_of: Callable[[], Engine], request: ExportReq
     if what not in WITH:
         raise RunnerError(f"WITH={what!r}: expected one of {', '.join(WITH)}")
     with tempfile.TemporaryDirectory(prefix=".export-", dir=request.file.parent) as folder, disk_errors("export"):
-        sources = run_files(run)
+        sources = run_files(run) | _models(house, manifest, what, say)
         image_id = None
         if what == "image":
             image_id = manifest.image.id
@@ -83,6 +84,17 @@ def export_run(house: House, engine_of: Callable[[], Engine], request: ExportReq
         with atomic_path(request.file) as temporary:
             write_archive(temporary, page, sources)
     return Exported(file=request.file, size=request.file.stat().st_size, files=len(sources), what=what)
+
+
+def _models(house: House, manifest: Manifest, what: str, say: Say) -> dict[str, Path]:
+    """The released models that the run began with. WITH=none goes on without one that is gone."""
+    try:
+        return model_files(house.models, manifest.models)
+    except RunnerError as error:
+        if what != "none":
+            raise RunnerError(f"{manifest.run}: began with {error}; or export without it: WITH=none") from None
+        say(f"note: without the model that it began with: {error}")
+        return {}
 
 
 def run_files(run: RunPaths) -> dict[str, Path]:

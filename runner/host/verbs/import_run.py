@@ -1,10 +1,6 @@
 """`import`: take a run back from the file that `export` made. Everything is verified before anything is written."""
 
-import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +17,9 @@ from runner.host.images import recipes, wheels
 from runner.host.launch.gather import Say
 from runner.host.source.exports import disk_errors
 from runner.host.verbs.export import run_files
-from runner.host.verbs.record_check import check_record
-from runner.host.verbs.run_archive import IMAGE, RUN, WHEELS, Archive, open_archive
+from runner.host.verbs.run_archive import IMAGE, RUN, WHEELS, Archive, beside, open_archive
+from runner.host.verbs.run_models import check_models, import_models
+from runner.host.verdict.record_check import check_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +32,12 @@ class Imported:
 
 
 def import_run(house: House, engine_of: Callable[[], Engine], file: Path, say: Say) -> Imported:
-    """Bring the run of `file` into the checkpoints root, its wheels into the cache, its image into the engine that
-    `engine_of` gives.
+    """Bring the run of `file` into the checkpoints root, the models that it began with into the models root, its wheels
+    into the cache, its image into the engine that `engine_of` gives.
 
     Raises:
-        RunnerError: the file is damaged or not an export, another run of this name is here, or the disk is full:
-            nothing of the run is left behind.
+        RunnerError: the file is damaged or not an export, another run or model of this name is here, or the disk is
+            full: nothing of the run is left behind.
     """
     with open_archive(file) as archive, disk_errors("import"):
         archive.verify()
@@ -49,10 +46,10 @@ def import_run(house: House, engine_of: Callable[[], Engine], file: Path, say: S
         folder = parent / page.run
         if folder.exists():
             _check_same(archive, folder)
-            _import_environment(house, engine_of, archive, RunPaths(folder), say)
+            _import_what_it_needs(house, engine_of, archive, RunPaths(folder), say)
             return Imported(folder=folder, was_there=True)
         shared_folder(house.checkpoints, parent)
-        with _beside(parent, page.run) as temporary:
+        with beside(parent, page.run) as temporary:
             _write(archive, temporary)
             run = RunPaths(temporary)
             check_record(run)
@@ -61,22 +58,11 @@ def import_run(house: House, engine_of: Callable[[], Engine], file: Path, say: S
                 raise RunnerError(
                     f"{file}: its page names {page.run}, its record {manifest.run}: it was put together by hand"
                 )
-            _import_environment(house, engine_of, archive, run, say)
+            _import_what_it_needs(house, engine_of, archive, run, say)
             temporary.rename(folder)
             sync_folder(parent)
     _claim_number(house, manifest, page.dataset, say)
     return Imported(folder=folder, was_there=False)
-
-
-@contextmanager
-def _beside(parent: Path, name: str) -> Iterator[Path]:
-    """A hidden folder that becomes the run, or nothing."""
-    temporary = parent / f".{name}.{secrets.token_hex(4)}.importing"
-    temporary.mkdir()
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write(archive: Archive, folder: Path) -> None:
@@ -85,16 +71,7 @@ def _write(archive: Archive, folder: Path) -> None:
         (folder / name).mkdir(parents=True)
     for name in archive.page.items:
         if name.startswith(RUN):
-            _write_one(archive, name, folder / name.removeprefix(RUN))
-
-
-def _write_one(archive: Archive, name: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("xb") as handle:
-        for piece in archive.read(name):
-            handle.write(piece)
-        handle.flush()
-        os.fsync(handle.fileno())
+            archive.extract(name, folder / name.removeprefix(RUN))
 
 
 def _check_same(archive: Archive, folder: Path) -> None:
@@ -113,6 +90,16 @@ def _check_same(archive: Archive, folder: Path) -> None:
             )
 
 
+def _import_what_it_needs(
+    house: House, engine_of: Callable[[], Engine], archive: Archive, run: RunPaths, say: Say
+) -> None:
+    """Models, then the environment; of a model that clashes nothing was written yet."""
+    models = load_record(Manifest, run.attempt(1).manifest).models
+    check_models(house, archive, models)
+    _import_environment(house, engine_of, archive, run, say)
+    import_models(house, archive, models, say)
+
+
 def _import_environment(
     house: House, engine_of: Callable[[], Engine], archive: Archive, run: RunPaths, say: Say
 ) -> None:
@@ -127,9 +114,9 @@ def _import_environment(
         target = wheels.imported_folder(recipe.platform, house.cache, archive.page.run)
         if not target.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
-            with _beside(target.parent, target.name) as temporary:
+            with beside(target.parent, target.name) as temporary:
                 for name in names:
-                    _write_one(archive, name, temporary / name.removeprefix(WHEELS))
+                    archive.extract(name, temporary / name.removeprefix(WHEELS))
                 temporary.rename(target)
         say(f"{len(names)} wheels are in the cache")
     if IMAGE in archive.page.items:

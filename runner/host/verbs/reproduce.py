@@ -6,7 +6,6 @@ training that was extended counts in its full length). The verdict is `verdict`'
 
 import copy
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from runner.contract.names import LONGEST, check_tag
 from runner.contract.records import Manifest, ModelRecord, load_record
 from runner.host.data.again import Wanted, data_again
 from runner.host.engines.engine import Engine
+from runner.host.gpus import choose_gpus
 from runner.host.house import House, shared_folder
 from runner.host.images import environments
 from runner.host.images.environments import Environment
@@ -33,7 +33,9 @@ from runner.host.source import code as sources
 from runner.host.source import exports
 from runner.host.verbs import runs
 from runner.host.verbs.release import pin_models
+from runner.host.verbs.run_models import kept_model, shown
 from runner.host.verbs.train import run_place
+from runner.host.verdict.record_check import problem_of
 from runner.host.verdict.run_facts import recorded_attempts
 from runner.host.verdict.verdict import Verdict, parse_level, to_json
 
@@ -65,22 +67,17 @@ def plan_reproduce(house: House, engine: Engine, request: ReproduceRequest, call
     launches = recorded_attempts(run)
     require_ended(run.folder, launches[-1], runs.asker(house), "reproduce")
     first = load_record(Manifest, launches[0].manifest)
-    doubts = doubts_of(run, launches)
+    doubts = doubts_of(run, launches, force=request.force)
     for doubt in doubts:
         say(f"note: {doubt}")
     resolved = settings_of(launches[-1], request.gpus)
-    resolved, models = pin_models(house, resolved)
-    if models != first.models and not request.force:
-        raise RunnerError(
-            f"{run.folder.name}: started from {shown_models(first.models)}, and here are {shown_models(models)}; "
-            "bring that version back (make model), or go on with FORCE=1"
-        )
+    resolved, models = _models_again(house, run, resolved, first, force=request.force)
     project = parse_project(run.inputs / "project.yml", first.project or "", run.inputs)
     command = render(project.commands["train"], resolved.values)
     resources = resolved.values["resources"]
     passed = gather.passed_environment(resources["env"], os.environ)
     mounts = gather.further_mounts(house, resources["mounts"])
-    code = sources.code_of_run(house, run, first)
+    code = sources.code_of_run(house, run, first, dry_run=request.dry_run)
     wanted = Wanted(
         run=run,
         records=load_record(Manifest, launches[-1].manifest).data,
@@ -90,6 +87,7 @@ def plan_reproduce(house: House, engine: Engine, request: ReproduceRequest, call
     )
     data = data_again(house, engine, wanted, caller, say)
     environment = environment_again(house, engine, run, first, say, dry_run=request.dry_run)
+    kept = {} if request.dry_run else kept_inputs(house, run, first)
     identity = engine.identity()
     tag = tag_of(first.tag)
     if request.dry_run:
@@ -128,7 +126,7 @@ def plan_reproduce(house: House, engine: Engine, request: ReproduceRequest, call
             gpus=resolved.gpus,
             caller=caller,
             passed_environment=passed,
-            inputs={**kept_inputs(house, run, first), **environment.inputs, **data.seen.inputs},
+            inputs={**kept, **environment.inputs, **data.seen.inputs},
             not_reproducible=(*doubts, *data.problems),
             parent=run.folder.name,
             supervisor_sha256=gather.supervisor_sha256(),
@@ -136,26 +134,54 @@ def plan_reproduce(house: House, engine: Engine, request: ReproduceRequest, call
     )
 
 
-def shown_models(models: Sequence[ModelRecord]) -> str:
-    """Released models as a message names them."""
-    return ", ".join(f"{model.name}/{model.version} ({model.sha256[:12]})" for model in models) or "no released model"
+def _models_again(
+    house: House, run: RunPaths, resolved: Resolved, first: Manifest, *, force: bool
+) -> tuple[Resolved, tuple[ModelRecord, ...]]:
+    """The released models that the run began with; with `force` whatever has their names here.
+
+    Raises:
+        RunnerError: they are not here; the text names them, their sha256, and how to get them.
+    """
+    if not force:
+        for model in first.models:
+            try:
+                kept_model(house.models, model)
+            except RunnerError as error:
+                raise RunnerError(f"{run.folder.name}: began with {error}") from None
+    resolved, models = pin_models(house, resolved)
+    if models != first.models and not force:
+        raise RunnerError(
+            f"{run.folder.name}: began with {shown(first.models)}, and here are {shown(models)}; go on with FORCE=1"
+        )
+    return resolved, models
 
 
 def settings_of(launch: LaunchPaths, gpus: str | None = None) -> Resolved:
     """The resolved config of a launch as it stands: not one key is decided anew, threads and GPU use included.
 
     Raises:
-        RunnerError: it ran on a GPU, and there is none here.
+        RunnerError: it ran on a GPU, and there is none here; GPUs are asked for that are not here, or that it did not use.
     """
     values = copy.deepcopy(read_json(launch.config_json))
     if gpus is not None:
         values["resources"]["gpus"] = gpus
+        if not values["gpu"] and choose_gpus(gpus, this_machine().gpus):
+            raise RunnerError(
+                f"GPUS={gpus}: the run computed on the CPU, and so must its reproduction; leave GPUS= out"
+            )
     return gather.settle(values)
 
 
-def doubts_of(run: RunPaths, launches: list[LaunchPaths]) -> tuple[str, ...]:
-    """Why a reproduction may not be the same, as the run's own records say."""
-    reasons = []
+def doubts_of(run: RunPaths, launches: list[LaunchPaths], *, force: bool) -> tuple[str, ...]:
+    """Why a reproduction may not be the same, as the run's own records say.
+
+    Raises:
+        RunnerError: the run's folder is not what was recorded; with `force` that is one more doubt.
+    """
+    problem = problem_of(run)
+    if problem is not None and not force:
+        raise RunnerError(f"{problem}; bring back what was changed, or go on with FORCE=1")
+    reasons = [problem] if problem is not None else []
     for launch in launches:
         manifest = load_record(Manifest, launch.manifest)
         reasons += [f"{run.folder.name}: not reproducible: {reason}" for reason in manifest.not_reproducible_because]
@@ -166,15 +192,12 @@ def environment_again(
     house: House, engine: Engine, run: RunPaths, first: Manifest, say: Say, *, dry_run: bool
 ) -> Environment:
     """The run's own image or environment; one that is gone is built again from the Dockerfiles and locks in inputs/."""
-    gone = engine.kind == first.engine.kind == "docker" and not dry_run and engine.image(first.image.id) is None
-    if not gone:
-        return environments.environment_of_run(house, engine, run, first, say)
-    built = environments.rebuild_of_run(house, engine, run, say)
-    say(
-        f"note: the run's own image {first.image.id[:19]} is gone; {built.record.id[:19]} was built from the same lock "
-        "and Dockerfiles"
-    )
-    return built
+    if engine.kind != "docker" or first.engine.kind != "docker" or engine.image(first.image.id) is not None:
+        return environments.environment_of_run(house, engine, run, first, say, dry_run=dry_run)
+    again = environments.rebuild_of_run(house, engine, run, say, dry_run=dry_run)
+    what = "it would be built again" if dry_run else f"{again.record.id[:19]} was built"
+    say(f"note: the run's own image {first.image.id[:19]} is gone; {what} from the same lock and Dockerfiles")
+    return again
 
 
 def kept_inputs(house: House, run: RunPaths, first: Manifest) -> dict[str, Path | bytes]:

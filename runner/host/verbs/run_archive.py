@@ -3,6 +3,7 @@
     runner-export.json      what it holds: the run, and size and sha256 of every member below
     runner-export.sha256    the sha256 of that page
     run/…                   the run folder
+    models/<name>/<version>/…  the released models that it began with
     wheels/…                the wheels of its locks
     image.tar               its image, as the engine saves it
 
@@ -12,6 +13,9 @@ Reading is strict: the members are exactly those of the page, in its order, plai
 import hashlib
 import io
 import json
+import os
+import secrets
+import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +28,7 @@ from runner.contract.jsonio import file_sha256, pretty_json
 from runner.contract.names import check_name
 
 PAGE, PAGE_SHA256 = "runner-export.json", "runner-export.sha256"
-RUN, WHEELS, IMAGE = "run/", "wheels/", "image.tar"
+RUN, MODELS, WHEELS, IMAGE = "run/", "models/", "wheels/", "image.tar"
 SCHEMA_VERSION = 1
 _LARGEST_PAGE = 64 << 20
 _CHUNK = 1 << 20
@@ -159,6 +163,15 @@ class Archive:
             if size != item.size or digest.hexdigest() != item.sha256:
                 raise RunnerError(f"{self.path}: {name} is damaged; copy the archive again")
 
+    def extract(self, name: str, target: Path) -> None:
+        """Write one item to a new file, safe from a power cut."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as handle:
+            for piece in self.read(name):
+                handle.write(piece)
+            handle.flush()
+            os.fsync(handle.fileno())
+
     def _read_page(self) -> Page:
         with _plainly(self.path):
             content, digest = (self._small(name) for name in (PAGE, PAGE_SHA256))
@@ -191,6 +204,17 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
 
 @contextmanager
+def beside(parent: Path, name: str) -> Iterator[Path]:
+    """A hidden folder in `parent` that becomes `name` when it is complete, or nothing."""
+    temporary = parent / f".{name}.{secrets.token_hex(4)}.importing"
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
 def _plainly(path: Path) -> Iterator[None]:
     """Turn what tarfile and json say of a broken file into one line."""
     try:
@@ -216,7 +240,12 @@ def _page_of(value: dict[str, Any], path: Path) -> Page:
     for name in (*page.items, *(RUN + folder for folder in page.empty_folders)):
         parts = PurePosixPath(name).parts
         plain = name == "/".join(parts) and not any(part in ("", ".", "..") or "\0" in part for part in parts)
-        known = name == IMAGE or (len(parts) > 1 and f"{parts[0]}/" in (RUN, WHEELS))
+        known = name == IMAGE or (len(parts) > 1 and f"{parts[0]}/" in (RUN, WHEELS)) or _is_of_model(parts)
         if not plain or not known:
             raise RunnerError(f"{path}: names {name!r}, which is no file of a run; it was not made by `make export`")
     return page
+
+
+def _is_of_model(parts: tuple[str, ...]) -> bool:
+    """models/<name>/<version>/<file>, none of them hidden."""
+    return len(parts) == 4 and f"{parts[0]}/" == MODELS and not any(part.startswith(".") for part in parts)

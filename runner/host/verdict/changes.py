@@ -11,6 +11,7 @@ from typing import Any
 
 from runner.contract.config import differences
 from runner.contract.errors import RunnerError
+from runner.contract.jsonio import sha256_of
 from runner.contract.trainer_keys import FREE, ON_RESUME
 from runner.host.data.seen import listing_name
 from runner.host.source.code import ARCHIVE
@@ -54,6 +55,7 @@ class Change:
 
 
 GROUPS = (
+    "record",
     "source",
     "config",
     "data",
@@ -92,15 +94,32 @@ EFFECTS = {
     "runner.mode": Effect.MAY,
 }
 """By group, and by group.name where one differs from its group."""
-READ_BY_PEOPLE = (".md", ".rst", ".ipynb")
+READ_BY_PEOPLE = (".md", ".rst", ".txt")
+"""Endings of texts, at the root of the repository; further down code may read them."""
 NOT_LAUNCHED = ("docs", "tests", "benchmarks", "jobs")
+COMPARED_AS_BUILT = ("docker", "requirements")
+"""What the image is made from stands in lines of its own."""
 
 
 def what_changed(first: RunFacts, second: RunFacts, cache: Path) -> tuple[Change, ...]:
     """All that differs, most likely cause first. Only the cache is written to (source archives are unpacked there)."""
-    found = [*source_changes(first, second, cache), *data_changes(first, second), *_table_changes(first, second)]
+    found = [
+        *_record_changes(first, second),
+        *source_changes(first, second, cache),
+        *data_changes(first, second),
+        *_table_changes(first, second),
+        *_system_changes(first, second),
+    ]
     order = list(Effect)
     return tuple(sorted(found, key=lambda change: (order.index(change.effect), GROUPS.index(change.group))))
+
+
+def _record_changes(*runs: RunFacts) -> Iterator[Change]:
+    """The runs whose own record does not hold: what else is said of them may be wrong."""
+    for run in runs:
+        if run.problems:
+            name = f"of {run.name}"
+            yield Change(group="record", name=name, first=None, second=None, effect=Effect.MAY, files=run.problems)
 
 
 def _table_changes(first: RunFacts, second: RunFacts) -> Iterator[Change]:
@@ -117,6 +136,21 @@ def _table_changes(first: RunFacts, second: RunFacts) -> Iterator[Change]:
                 continue  # a resume has a command of its own
             effect = effect_of(group, name, first, second)
             yield Change(group=group, name=name, first=old, second=new, effect=effect)
+
+
+def _system_changes(first: RunFacts, second: RunFacts) -> Iterator[Change]:
+    """The packages of the system below Python's, where both were read: those of two images, never of two machines."""
+    a, b = first.system, second.system
+    if a and b and a != b:
+        names = [name for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)]
+        yield Change(
+            group="image",
+            name="system packages",
+            first=sha256_of(a)[:12],
+            second=sha256_of(b)[:12],
+            effect=Effect.MAY,
+            files=tuple(f"{name} {a.get(name, 'none')} -> {b.get(name, 'none')}" for name in names),
+        )
 
 
 def _lock(facts: RunFacts) -> Mapping[str, Any]:
@@ -176,10 +210,11 @@ def source_changes(first: RunFacts, second: RunFacts, cache: Path) -> list[Chang
 
 
 def effect_of_file(change: FileChange, project: str | None) -> Effect:
-    """What a source file has to do with a run: its project's and the runner's code run, another module may be imported,
-    and texts, tests, the host's own half and experiments (which are compared as resolved) do not take part."""
+    """What a source file has to do with a run: its project's and the runner's code run, and any other file may be imported
+    or read. What only people read, tests, the host's own half and experiments (which are compared as resolved) do not take
+    part."""
     path = PurePosixPath(change.path)
-    if path.suffix in READ_BY_PEOPLE or path.parts[0] in NOT_LAUNCHED or path.name.startswith(".git"):
+    if _for_people(path) or path.parts[0] in (*NOT_LAUNCHED, *COMPARED_AS_BUILT):
         return Effect.NONE
     if path.parts[:2] == ("runner", "host"):
         return Effect.NONE
@@ -190,7 +225,13 @@ def effect_of_file(change: FileChange, project: str | None) -> Effect:
         return Effect.MAY
     if mine or path.parts[0] == "runner":
         return Effect.DECIDES
-    return Effect.MAY if path.suffix == ".py" else Effect.NONE
+    return Effect.MAY
+
+
+def _for_people(path: PurePosixPath) -> bool:
+    if path.name.startswith((".git", "README", "LICENSE", "LICENCE")) or path.suffix == ".ipynb":
+        return True
+    return len(path.parts) == 1 and path.suffix in READ_BY_PEOPLE
 
 
 def _sections(text: str) -> dict[str, str]:

@@ -10,15 +10,21 @@ from typing import Any
 
 from runner.contract.errors import RunnerError
 from runner.contract.jsonio import read_json
-from runner.contract.layout import LaunchPaths, RunPaths
+from runner.contract.layout import MODELS_DIR, MOUNTS_DIR, LaunchPaths, RunPaths
 from runner.contract.records import GpuRecord, Manifest, Outcome, State, load_record
-from runner.host.images import recipes
+from runner.host.images import installed, recipes
 from runner.host.projects import parse_project
+from runner.host.verdict.record_check import input_problems
 
 PER_LAUNCH = ("RUNNER_ATTEMPT", "RUNNER_CONFIG")
 """Variables that differ from attempt to attempt by their nature."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Set from resources.threads, which is listed by itself."""
+
+LOGGING_KEYS = ("print_iterations", "val_iterations", "val_epochs", "write_file")
+"""Config keys that say at which steps lines are written."""
+LENGTH_KEYS = ("n_iterations", "n_epochs")
+"""The last step of a training has a line, also where it was extended later."""
 
 Groups = Mapping[str, Mapping[str, Any]]
 
@@ -36,8 +42,16 @@ class RunFacts:
     """Of the last attempt; None while there is none."""
     config: Mapping[str, Any]
     """Resolved, of the last attempt."""
+    configs: tuple[Mapping[str, Any], ...]
+    """Resolved, of every attempt."""
     trainer: bool
     """Whether it is a Trainer project, whose built-in keys are known."""
+    doubts: tuple[str, ...]
+    """Why nobody could run it again exactly, as its own attempts say."""
+    problems: tuple[str, ...]
+    """What of its inputs is not what was recorded; nothing that stands here is worth much then."""
+    system: Mapping[str, str]
+    """The image's own packages with their versions, as they were read inside; {} where nobody did."""
     groups: Groups
     """Group → name → value: everything but the files of source and data, which have lists of their own."""
 
@@ -78,7 +92,8 @@ def facts_of(run: RunPaths) -> RunFacts:
     """
     launches = recorded_attempts(run)
     manifests = [load_record(Manifest, launch.manifest) for launch in launches]
-    config = read_json(launches[-1].config_json)
+    configs = tuple(read_json(launch.config_json) for launch in launches)
+    config = configs[-1]
     outcome = load_record(Outcome, launches[-1].outcome) if launches[-1].outcome.exists() else None
     first = manifests[0]
     packages = _packages(run)
@@ -90,7 +105,11 @@ def facts_of(run: RunPaths) -> RunFacts:
         attempts=len(launches),
         outcome=outcome,
         config=config,
+        configs=configs,
         trainer=_is_trainer(run, first),
+        doubts=tuple(dict.fromkeys(reason for manifest in manifests for reason in manifest.not_reproducible_because)),
+        system=installed.read_packages(run.inputs / installed.PACKAGES, installed.SYSTEM) or {},
+        problems=tuple(input_problems(run)),
         groups={
             "config": {key: value for key, value in config.items() if key not in ("resources", "tag")},
             **merged([_of_launch(manifest) for manifest in manifests]),
@@ -98,6 +117,17 @@ def facts_of(run: RunPaths) -> RunFacts:
             "limits": _limits(manifests[-1]),
         },
     )
+
+
+def logged_otherwise(a: RunFacts, b: RunFacts) -> bool:
+    """Whether the runs, or attempts of one of them, were told to write their lines at different steps; then only points that
+    both have can be compared."""
+    groups = [
+        ((*a.configs, *b.configs), LOGGING_KEYS),
+        (a.configs, LENGTH_KEYS),
+        (b.configs, LENGTH_KEYS),
+    ]
+    return any(config.get(key) != configs[0].get(key) for configs, keys in groups for config in configs for key in keys)
 
 
 def merged(launches: Sequence[Groups]) -> dict[str, dict[str, Any]]:
@@ -154,7 +184,7 @@ def _image(manifest: Manifest) -> dict[str, Any]:
 def _further(manifest: Manifest) -> Iterator[Any]:
     """The mounts beyond those that every launch has; data sets are listed by their files."""
     for mount in manifest.mounts:
-        if mount.target.startswith(("/mnt/", "/models")):
+        if mount.target.startswith((f"{MOUNTS_DIR}/", str(MODELS_DIR))):
             yield mount
 
 
@@ -187,10 +217,11 @@ def _limits(manifest: Manifest) -> dict[str, Any]:
 
 
 def _packages(run: RunPaths) -> dict[str, str]:
-    """Every package of the run's environment with its version, from the locks in inputs/; {} where they are gone.
-
-    Wheels are installed by these locks' hashes only, so equal pins are equal packages.
-    """
+    """Every package of the run's environment with its version, as it was read inside; where that was not kept, from the
+    locks in inputs/; {} where they are gone too."""
+    read = installed.read_packages(run.inputs / installed.PACKAGES, installed.PYTHON)
+    if read is not None:
+        return read
     try:
         pins = recipes.recipe_from_inputs(run.inputs).all_pins
     except (RunnerError, OSError, KeyError):

@@ -6,33 +6,22 @@ checkpoints  besides, every checkpoint that both have at a step is bit-identical
 tolerance    every curve stays within a tolerance that is said
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from runner.contract import checkpoints
 from runner.contract.errors import RunnerError
-from runner.contract.jsonio import file_sha256
 from runner.contract.layout import RunPaths
-from runner.host.pages.curves import (
-    NOISE,
-    RELATIVE,
-    SHARE,
-    Compared,
-    Curves,
-    Divergence,
-    compare_curves,
-    read_curves,
-    within_tolerance,
-)
+from runner.host.pages.curves import Compared, Curves, Divergence, compare_curves, read_curves
 from runner.host.verdict.changes import Change, Effect, what_changed
-from runner.host.verdict.run_facts import RunFacts, facts_of
+from runner.host.verdict.run_facts import RunFacts, facts_of, logged_otherwise
+from runner.host.verdict.states import States, compare_states, steps_text
+from runner.host.verdict.tolerance import NOISE, NOISE_AT_END, RELATIVE, SHARE, CurveTolerance, within_tolerance
 
 SCHEMA_VERSION = 1
-LOGGING_KEYS = ("print_iterations", "val_iterations", "val_epochs", "write_file")
-"""Config keys that say at which steps lines are written; runs in which they differ are compared where both have a point."""
 
 
 class Level(StrEnum):
@@ -76,6 +65,8 @@ class Verdict:
     levels: tuple[Held, ...]
     divergence: Divergence | None
     changes: tuple[Change, ...]
+    doubts: tuple[str, ...]
+    """What of the runs is not recorded, so that no list of changes can name it."""
     conclusion: str
     """One line: identical; or the cause, or what kind of surprise it is."""
 
@@ -112,8 +103,10 @@ def judge(first: RunPaths, second: RunPaths, cache: Path, *, level: str | None =
     changes = what_changed(a, b, cache)
     numbers = read_curves(first.metrics), read_curves(second.metrics)
     end = None if a.completed else last_step(numbers[0])
-    compared = compare_curves(*numbers, up_to=end, common=logged_otherwise(changes))
+    common = logged_otherwise(a, b)
+    compared = compare_curves(*numbers, up_to=end, common=common)
     states = compare_states(first, second)
+    doubts = doubts_of(a, b)
     asked = (
         choose(a, b, changes, compared, states)
         if given is None
@@ -122,8 +115,8 @@ def judge(first: RunPaths, second: RunPaths, cache: Path, *, level: str | None =
     levels = (
         _inputs(changes),
         _metrics(a, b, compared, end),
-        _checkpoints(states, compared.divergence),
-        _tolerance(numbers, asked.relative, end),
+        _checkpoints(a, b, states, compared.divergence),
+        _tolerance(numbers, asked.relative, end, common),
     )
     held = next(item for item in levels if item.level is asked.level)
     ended_well = b.completed or not a.completed
@@ -135,17 +128,18 @@ def judge(first: RunPaths, second: RunPaths, cache: Path, *, level: str | None =
         levels=levels,
         divergence=compared.divergence,
         changes=changes,
-        conclusion=conclude(a, b, levels, changes),
+        doubts=doubts,
+        conclusion=conclude(a, b, levels, changes, doubts),
     )
 
 
-def choose(a: RunFacts, b: RunFacts, changes: Sequence[Change], compared: Compared, states: "States") -> Asked:
+def choose(a: RunFacts, b: RunFacts, changes: Sequence[Change], compared: Compared, states: States) -> Asked:
     """The level to hold a reproduction against: bit-identical where nothing stands against it."""
     against = reasons_for_tolerance(a, b, changes)
     if against:
         return Asked(level=Level.TOLERANCE, because=f"not bit-identical, since {'; '.join(against)}")
     same = "vector width, threads and engine are the same"
-    if states.same or states.other:
+    if states.same or states.other or (a.completed and states.last_is_lone):
         return Asked(level=Level.CHECKPOINTS, because=f"bit-identical, since {same}")
     if compared.points or compared.divergence is not None:
         return Asked(level=Level.METRICS, because=f"{same}, and the runs have no checkpoint at a common step")
@@ -192,83 +186,62 @@ def _metrics(a: RunFacts, b: RunFacts, compared: Compared, end: int | None) -> H
 def diverged(found: Divergence) -> str:
     """The first value that differs, in words."""
     where = f"step {found.step}" + (f", {found.split}" if found.split else "")
-    return f"diverged at {where}: {found.key} {_value(found.first)} and {_value(found.second)}"
+    return f"first differing logged {where}: {found.key} {_value(found.first)} and {_value(found.second)}"
 
 
 def _value(value: Any) -> str:
     return "not logged" if value is None else repr(value)[:60]
 
 
-@dataclass(frozen=True, kw_only=True)
-class States:
-    """Checkpoints of both runs at the same steps."""
-
-    same: tuple[int, ...] = ()
-    other: tuple[int, ...] = ()
-    by: str = "state_sha256"
-    """What was compared."""
-
-
-def compare_states(first: RunPaths, second: RunPaths) -> States:
-    """Compare the checkpoints that both runs have at a step: by the hash of their contents where both know it, else by the
-    bytes of the files (some frameworks write a name or a time into them, so that equal states may differ there)."""
-    a, b = _states(first), _states(second)
-    same: list[int] = []
-    other: list[int] = []
-    by = "state_sha256"
-    for step in sorted(a.keys() & b.keys()):
-        hashes = [facts.get("state_sha256") for _, facts in (a[step], b[step])]
-        if None in hashes:
-            by, hashes = "the files' sha256", [facts.get("sha256") or file_sha256(p) for p, facts in (a[step], b[step])]
-        (same if hashes[0] == hashes[1] else other).append(step)
-    return States(same=tuple(same), other=tuple(other), by=by)
-
-
-def _states(run: RunPaths) -> dict[int, tuple[Path, Mapping[str, Any]]]:
-    """Step → checkpoint and sidecar."""
-    found = {}
-    for sidecar in sorted(run.checkpoints.glob("*.json")):
-        facts = checkpoints.facts(sidecar)
-        step = facts.get("step")
-        files = [path for path in sidecar.parent.glob(f"{sidecar.stem}.*") if path.suffix not in (".json", ".tmp")]
-        if isinstance(step, int) and files:
-            found[step] = (files[0], facts)
-    return found
-
-
-def _checkpoints(states: States, divergence: Divergence | None) -> Held:
-    steps = f"step{'s' if len(states.same) > 1 else ''} {', '.join(map(str, states.same[-6:]))}"
-    if states.other:
-        text = f"differ at step {states.other[0]} (by {states.by})" + (f"; equal at {steps}" if states.same else "")
+def _checkpoints(a: RunFacts, b: RunFacts, states: States, divergence: Divergence | None) -> Held:
+    """Bit by bit: also the last state must be there in both, unless the first run never came to its end."""
+    equal = f"equal at {steps_text(states.same)}" if states.same else ""
+    lone = [
+        f"only {run.name} has {steps_text(steps)}" for run, steps in ((a, states.first), (b, states.second)) if steps
+    ]
+    if states.damaged:
+        text = f"damaged since it was written: {', '.join(states.damaged[:3])}"
         return Held(level=Level.CHECKPOINTS, holds=False, text=text)
+    if states.other:
+        text = f"differ at step {states.other[0]} (by {states.by})"
+        return Held(level=Level.CHECKPOINTS, holds=False, text="; ".join(filter(None, (text, equal, *lone))))
+    if a.completed and states.last_is_lone:
+        return Held(level=Level.CHECKPOINTS, holds=False, text="; ".join(filter(None, (equal, *lone))))
     if not states.same:
-        return Held(level=Level.CHECKPOINTS, holds=None, text="no checkpoint at a common step")
+        return Held(level=Level.CHECKPOINTS, holds=None, text="; ".join(("no checkpoint at a common step", *lone)))
     if divergence is not None:
-        return Held(level=Level.CHECKPOINTS, holds=False, text=f"equal at {steps}, but the metrics differ")
-    return Held(level=Level.CHECKPOINTS, holds=True, text=f"bit-identical at {steps} (by {states.by})")
+        return Held(level=Level.CHECKPOINTS, holds=False, text=f"{equal}, but the metrics differ")
+    text = f"bit-identical at {steps_text(states.same)} (by {states.by})"
+    return Held(level=Level.CHECKPOINTS, holds=True, text="; ".join((text, *lone)))
 
 
-def _tolerance(numbers: tuple[Curves, Curves], relative: float | None, end: int | None) -> Held:
-    rule = (
-        f"{relative:g} of the value"
-        if relative is not None
-        else f"{RELATIVE:g} of the value, or {NOISE:g} x the curve's own median change from value to value in the first run"
-    )
+def _tolerance(numbers: tuple[Curves, Curves], relative: float | None, end: int | None, common: bool) -> Held:
     if numbers[0].bytes and numbers[0].bytes == numbers[1].bytes:
         return Held(level=Level.TOLERANCE, holds=True, text="no difference at all")
-    curves = within_tolerance(*numbers, relative=relative, up_to=end)
+    curves = within_tolerance(*numbers, relative=relative, up_to=end, common=common)
     if not curves:
         return Held(level=Level.TOLERANCE, holds=None, text="no curve that both runs have")
-    worst = min(curves, key=lambda curve: (curve.holds, curve.tolerance - curve.largest))
-    name = f"{worst.split} {worst.key}".strip()
-    seen = f"largest difference {worst.largest:.3g} against {worst.tolerance:.3g} allowed, {name} at step {worst.step}"
-    text = f"{SHARE:.0%} of each curve's points within {rule}: {seen}"
+    worst = min(curves, key=lambda curve: (curve.holds, curve.tolerance - curve.apart))
+    text = f"{SHARE:.0%} of each curve's points, and its last, within {_rule(relative)}: {_seen(worst)}"
     return Held(level=Level.TOLERANCE, holds=all(curve.holds for curve in curves), text=text)
 
 
-def logged_otherwise(changes: Sequence[Change]) -> bool:
-    """Whether the runs were told to write their lines at different steps."""
-    return any(change.group == "config" and change.name in LOGGING_KEYS for change in changes)
+def _rule(relative: float | None) -> str:
+    """The tolerance in words."""
+    if relative is not None:
+        return f"{relative:g} of the value"
+    return (
+        f"{RELATIVE:g} of the value, or {NOISE:g} x the curve's own median change from value to value in the first run "
+        f"(at its end {NOISE_AT_END:g} x)"
+    )
+
+
+def _seen(worst: CurveTolerance) -> str:
+    """The point of all that says most."""
+    where = f"{worst.split} {worst.key}".strip() + f" at step {worst.step}"
+    if not isfinite(worst.apart):
+        return f"{where} is {_value(worst.first)} and {_value(worst.second)}"
+    return f"largest difference {worst.apart:.3g} against {worst.tolerance:.3g} allowed, {where}"
 
 
 def last_step(curves: Curves) -> int:
@@ -279,7 +252,17 @@ def last_step(curves: Curves) -> int:
 # --------------------------------------------------------------------------------------------------------- conclusion
 
 
-def conclude(a: RunFacts, b: RunFacts, levels: Sequence[Held], changes: Sequence[Change]) -> str:
+def doubts_of(*runs: RunFacts) -> tuple[str, ...]:
+    """What the runs say of themselves that no comparison can see. A reproduction repeats the doubts of its parent."""
+    found: dict[str, None] = {}
+    for run in runs:
+        found |= {
+            reason if reason in found else f"{run.name}: not reproducible: {reason}": None for reason in run.doubts
+        }
+    return tuple(found)
+
+
+def conclude(a: RunFacts, b: RunFacts, levels: Sequence[Held], changes: Sequence[Change], doubts: Sequence[str]) -> str:
     """What it comes to: expected non-determinism told apart from a cause, and both from a surprise."""
     held = {item.level: item.holds for item in levels}
     if False not in (held[Level.METRICS], held[Level.CHECKPOINTS]):
@@ -298,9 +281,15 @@ def conclude(a: RunFacts, b: RunFacts, levels: Sequence[Held], changes: Sequence
         return "expected: a GPU computes it in no fixed order without deterministic: true"
     if a.completed and not b.completed:
         return f"{b.name} did not come to its end; its log says why"
+    if doubts:
+        return f"nothing that is recorded explains it, and not everything is: {doubts[0]}"
+    suspects = [f"{change.group} {change.name}" for change in changes if change.group in ("source", "data", "mounts")]
+    nothing = (
+        f"nothing that should matter changed (does {suspects[0]}?)" if suspects else "nothing that is recorded changed"
+    )
     return (
-        "a surprise: nothing that is recorded changed; look for random numbers without a seed, the clock, the order of "
-        "a set or of files, or threads that race in the project's code"
+        f"a surprise: {nothing}; look for random numbers without a seed, the clock, the order of a set or of files, or "
+        "threads that race in the project's code"
     )
 
 
