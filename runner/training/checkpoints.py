@@ -100,7 +100,7 @@ class CheckpointStore:
         """Write and sync the state; what its sidecar is to say."""
         n_bytes = state_bytes(state)
         hasher = _Background(lambda: state_sha256(state), is_long=n_bytes > 1 << 20)
-        digest = _write_state(temporary, state)
+        digest = write_state(temporary, state)
         return {
             "schema_version": SCHEMA_VERSION,
             "file": path.name,
@@ -234,8 +234,12 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def _write_state(path: Path, state: dict[str, Any]) -> str:
-    """Write and sync the file, return its sha256."""
+def write_state(path: Path, state: dict[str, Any]) -> str:
+    """Write and sync a state, return the file's sha256.
+
+    Raises:
+        OSError: it could not be written.
+    """
     file = HashedFile(path)
     try:
         torch.save(state, file)  # type: ignore[arg-type]

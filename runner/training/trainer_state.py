@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from runner.contract.config import NOT_IDENTITY, Config, snapshot
+from runner.training.checkpoints import write_state
 from runner.training.metrics import metrics_state, restore_metrics
 from runner.training.seeding import restore_rng, rng_state
 from runner.training.state import Staging
@@ -79,12 +79,20 @@ def config_part(config: Config) -> dict[str, Any]:
 
 def save_not_finite(trainer: "Trainer", error: NotFinite) -> str:
     """Save the state that a bad loss came from into debug/, and say so. The checkpoints are not touched."""
-    where = "nothing is saved, there is no run folder"
-    if trainer.session.paths is not None:
-        folder = trainer.session.paths.debug
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"not_finite_step_{error.step:08d}_rank_{trainer.processes.rank}.pt"
-        with path.open("wb") as handle:
-            torch.save(Staging().copy(state_of(trainer, [rng_state(trainer.device)])), handle)
-        where = f"the state is saved in {path}"
-    return f"{error}; {where}; lower the learning rate, clip the gradient (clip_norm), or let it pass with nan_policy: ignore"
+    advice = "lower the learning rate, clip the gradient (clip_norm), or let it pass with nan_policy: ignore"
+    return f"{error}; {_saved_for_debugging(trainer, error.step)}; {advice}"
+
+
+def _saved_for_debugging(trainer: "Trainer", step: int) -> str:
+    """Where the state is, in words."""
+    if trainer.session.paths is None:
+        return "nothing is saved, there is no run folder"
+    if not trainer.processes.first:
+        return f"that is the loss of process {trainer.processes.rank}, and only process 0 saves"
+    path = trainer.session.paths.debug / f"not_finite_step_{step:08d}.pt"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_state(path, Staging().copy(state_of(trainer, [rng_state(trainer.device)])))
+    except OSError as error:
+        return f"the state could not be saved in {path} ({error.strerror})"
+    return f"the state after step {trainer.progress.step} is saved in {path}"

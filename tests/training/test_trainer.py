@@ -150,10 +150,10 @@ def test_a_not_finite_loss_is_named_and_stops_with_a_saved_state(tmp_path: Path)
     trainer = Bad(base_config(output_path=str(tmp_path)))
     with pytest.raises(
         RunnerError,
-        match=r"^step 9: the loss is nan; the state is saved in .*not_finite_step_00000009_rank_0.pt; lower",
+        match=r"^step 9: the loss is nan; the state after step 8 is saved in .*not_finite_step_00000009.pt; lower",
     ):
         trainer.train()
-    saved = torch.load(Path(trainer.session_name) / "debug" / "not_finite_step_00000009_rank_0.pt", weights_only=True)
+    saved = torch.load(Path(trainer.session_name) / "debug" / "not_finite_step_00000009.pt", weights_only=True)
     assert saved["progress"]["step"] == 8
     assert all(bool(torch.isfinite(value).all()) for value in saved["model"].values()), (
         "noticed before it reached the weights"
