@@ -207,6 +207,24 @@ def test_early_stopping(tmp_path: Path) -> None:
     assert "stopped early after 2 validations without a better score" in log
 
 
+def test_patience_that_ran_out_at_the_end_of_a_shorter_run_has_run_out(tmp_path: Path) -> None:
+    """Which is what makes train(2N) equal train(N) and resume."""
+    script = (0.1, 0.3, 0.2, 0.3, 0.9, 0.9)
+    whole = _scripted(tmp_path, script, patience=2)
+    short = _scripted(tmp_path, script, patience=2, n_iterations=16)
+    assert "Steps: 16 (2.286 epochs) of 16, complete" in (Path(short.session_name) / "logs.txt").read_text()
+    config = base_config(output_path=str(tmp_path), val_iterations=4, print_iterations=100, patience=2)
+    again = type(whole)(config, session=Session.existing(Path(short.session_name)))
+    again.resume()
+    again.train()
+    assert again.progress.step == whole.progress.step == 16
+    facts = [
+        json.loads((Path(t.session_name) / "checkpoints" / "step_00000016.json").read_text()) for t in (whole, again)
+    ]
+    assert facts[0]["state_sha256"] == facts[1]["state_sha256"]
+    assert lines(whole, "val", "loss") == lines(again, "val", "loss")
+
+
 def test_any_score_by_name(tmp_path: Path) -> None:
     trainer = trained(tmp_path, score="loss")
     assert trainer.best_score == min(value for _, value in lines(trainer, "val", "loss"))
@@ -243,6 +261,72 @@ def test_the_best_checkpoint_is_what_the_test_set_sees(tmp_path: Path) -> None:
     state = torch.load(Path(trainer.session_name) / "checkpoints" / "step_00000024.pt", weights_only=True)
     trainer.bare_model.load_state_dict(state["model"])
     assert torch.equal(after, weights(trainer)), "the last weights are back after"
+
+
+class _Judged(Scripted):
+    """Best after step 8; its test set and its validation set are the same."""
+
+    script = (0.5, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1)
+
+    def create_data(self) -> None:
+        super().create_data()
+        self.test_dataloader = self.val_dataloader
+
+
+def test_a_best_checkpoint_that_could_not_be_written_is_replaced_by_the_best_before(tmp_path: Path) -> None:
+    class Blocked(_Judged):
+        def save_checkpoint(self) -> None:
+            blocked = Path(self.session_name) / "checkpoints" / "step_00000008.pt"
+            if self.progress.step == 8:
+                (blocked / "in the way").mkdir(parents=True)
+            super().save_checkpoint()
+
+    trainer = trained(tmp_path, Blocked, val_iterations=4)
+    log = (Path(trainer.session_name) / "logs.txt").read_text()
+    assert "step_00000008.pt: checkpoint not written (Is a directory); going on" in log
+    assert (
+        "WARNING: the best checkpoint cannot be evaluated (step_00000008.pt: a directory, not a checkpoint file)" in log
+    )
+    assert "WARNING: step_00000004.pt, the best one before, is evaluated instead" in log
+    assert lines(trainer, "test", "loss") == lines(trainer, "val", "loss")[:1]
+
+
+def test_without_any_best_checkpoint_the_last_weights_are_evaluated(tmp_path: Path) -> None:
+    class Lost(_Judged):
+        def validate(self) -> float:
+            if self.global_step == 24:
+                assert self._saver is not None
+                self._saver.wait()
+                (Path(self.session_name) / "checkpoints" / "step_00000008.pt").unlink()
+            return super().validate()
+
+    trainer = trained(tmp_path, Lost, val_iterations=4)
+    log = (Path(trainer.session_name) / "logs.txt").read_text()
+    assert (
+        "WARNING: the best checkpoint cannot be evaluated (step_00000008.pt: not there, not a checkpoint file)" in log
+    )
+    assert "WARNING: the last weights, after step 24, are evaluated instead" in log
+    assert lines(trainer, "test", "loss") == lines(trainer, "val", "loss")[-1:]
+
+
+def test_no_final_evaluation_where_none_is_wanted(tmp_path: Path) -> None:
+    assert lines(trained(tmp_path, _Judged, final_evaluation=False), "test", "loss") == []
+    assert len(lines(trained(tmp_path, _Judged), "test", "loss")) == 1
+
+
+def test_a_validation_that_is_not_finite_is_said_with_its_step(tmp_path: Path) -> None:
+    class Infinite(TinyTrainer):
+        def forward_loss(self, batch: Any, output: Any) -> Any:
+            return super().forward_loss(batch, output) * (1 if self.model.training else math.inf)
+
+    trainer = trained(tmp_path, Infinite, n_iterations=6)
+    assert "WARNING: step 6: the validation's loss is inf\n" in (Path(trainer.session_name) / "logs.txt").read_text()
+
+
+def test_a_validation_without_a_save_ends_with_a_line_too(tmp_path: Path) -> None:
+    trainer = _scripted(tmp_path, (0.5, 0.4, 0.3), checkpoint_iterations=12, n_iterations=12)
+    log = (Path(trainer.session_name) / "logs.txt").read_text()
+    assert f"Val score: 0.400\n{'-' * 100}\n\n" in log
 
 
 def test_several_scores(tmp_path: Path) -> None:
