@@ -156,7 +156,7 @@ KEYS: tuple[Key, ...] = (
         "a NaN or infinite loss: stop names the step, saves the state and ends with an error",
         FREE,
     ),
-    _key("write_file", True, "bool", "", "write metrics.jsonl", FREE),
+    _key("write_file", True, "bool", "", "write metrics.jsonl and, where no launch does, logs.txt", FREE),
     _key("write_tb", True, "bool", "", "write tensorboard events", FREE),
     _key("profile", 0, "int", "steps", "trace so many steps with torch.profiler into debug/", FREE, 0),
     _key("debug", False, "bool", "", "on an error open pdb where it happened; needs a terminal (MODE=dev)", FREE),

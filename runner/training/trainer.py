@@ -174,6 +174,13 @@ class Trainer(Steps):
             purge_step=purge_step,
         )
 
+    def _logged(self) -> contextlib.AbstractContextManager[Any]:
+        """Inside, what is printed also goes to logs.txt, unless a launch sees to that."""
+        paths = self.session.paths
+        if self.session.own and paths is not None and self.processes.first and self.settings.write_file:
+            return Tee(paths.logs)
+        return contextlib.nullcontext()
+
     # Training --------------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
@@ -185,8 +192,7 @@ class Trainer(Steps):
         """
         paths = self.session.paths
         with contextlib.ExitStack() as stack:
-            if self.session.own and paths is not None and self.processes.first:
-                stack.enter_context(Tee(paths.logs))
+            stack.enter_context(self._logged())
             stack.enter_context(self.interrupts)
             self._profile = stack.enter_context(
                 Profile(self.settings.profile, paths.debug if paths else None, self.logger.say)
@@ -208,7 +214,8 @@ class Trainer(Steps):
         """
         from runner.training.resuming import resume
 
-        return resume(self, force=force)
+        with self._logged():
+            return resume(self, force=force)
 
     def rewind_logs(self, step: int) -> None:
         """Forget what was logged after `step`."""

@@ -484,6 +484,32 @@ def test_a_torn_line_is_dropped_and_the_file_stays_the_same_file(tmp_path: Path)
     assert metrics.read_text() == before and metrics.stat().st_ino == inode
 
 
+def test_a_line_in_the_middle_that_cannot_be_read_is_not_dropped_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = _cut_short(tmp_path, 6)
+    metrics = session / "metrics.jsonl"
+    before = metrics.read_text()
+    first, rest = before.split("\n", 1)
+    metrics.write_text(first + '\n{"step": 3, "ep\n' + rest)
+    trainer = TinyTrainer(base_config(n_iterations=6), session=Session.existing(session))
+    trainer.resume()
+    assert metrics.read_text() == before
+    assert f"WARNING: {metrics}: line 2 cannot be read, it is dropped: b'" in capsys.readouterr().out
+
+
+def test_a_picture_that_cannot_be_shown_is_named_and_costs_no_checkpoint(tmp_path: Path) -> None:
+    class Flat(TinyTrainer):
+        def visualise(self, batch: Any, output: Any, mode: str) -> None:
+            if self.global_step == 12:
+                self.tensorboard.add_images(mode + "/image", torch.zeros(2, 2, 4, 4), self.global_step)
+
+    trainer = Flat(base_config(output_path=str(tmp_path)))
+    with pytest.raises(RunnerError, match=r"^tensorboard: train/image: a picture .* found shape \(2, 2, 4, 4\)"):
+        trainer.train()
+    assert (Path(trainer.session_name) / "checkpoints" / "latest").read_text() == "step_00000006.pt\n"
+
+
 def test_registered_state_and_plain_metrics_are_restored(tmp_path: Path) -> None:
     class Counter:
         def __init__(self) -> None:
