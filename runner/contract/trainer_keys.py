@@ -107,7 +107,13 @@ KEYS: tuple[Key, ...] = (
         "read sample by sample, or whole batches from a data set that has get_batch",
     ),
     _key(
-        "n_workers", 0, "int", "processes", "worker processes that read data; the results do not depend on it", FREE, 0
+        "n_workers",
+        0,
+        "int",
+        "processes",
+        "worker processes that read data; the results depend on it for a stream (IterableDataset) alone",
+        FREE,
+        0,
     ),
     _key(
         "prefetch", 2, "int", "batches", "how many batches are copied to the GPU ahead; no effect on the CPU", FREE, 0

@@ -25,6 +25,7 @@ from runner.training.state import state_bytes, state_sha256
 SCHEMA_VERSION = 1
 _NAME = re.compile(r"step_(\d{8,})\.pt")
 DAMAGED = "damaged"
+PASSED_OVER = "is the end of a shorter run, which a longer one does not pass through"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,9 +147,7 @@ class CheckpointStore:
                 if accept(saved.facts):
                     search.saved = saved
                     return search
-                search.passed_over.append(
-                    f"{path.name}: the end of a shorter run, which a longer one does not pass through"
-                )
+                search.passed_over.append(f"{path.name} {PASSED_OVER}")
             except RunnerError as error:
                 search.damaged.append(str(error))
                 search.damaged_paths.append(path)

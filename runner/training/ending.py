@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from runner.contract.checkpoints import BEST, pointed
 from runner.contract.config import unread
 from runner.contract.errors import RunnerError
+from runner.contract.trainer_keys import DEFAULTS
 from runner.training import text
 from runner.training.split import evaluate_split
 
@@ -27,7 +28,7 @@ def finish(trainer: "Trainer") -> None:
         say(f"Best {monitor.name}: {monitor.best_score:.4f} after step {schedule.in_epochs(monitor.best_step)}")
     for name, value in test.items():
         say(f"Test {name}: {value:.4f}")
-    never = unread(trainer.config)
+    never = [name for name in unread(trainer.config) if name not in DEFAULTS]
     if never:
         say(f"Config keys that nothing read: {', '.join(never)}")
     say(text.LINE)

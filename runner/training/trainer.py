@@ -16,6 +16,7 @@ from runner.training.data import Feed, make_feed
 from runner.training.distributed import SharedStop
 from runner.training.ending import finish
 from runner.training.hooks import check_set, check_written
+from runner.training.horizon import not_counted
 from runner.training.interrupts import Interrupted, Interrupts
 from runner.training.logger import Logger, hyperparameter_lines, stack_lines
 from runner.training.metrics import check_metrics, scores_of
@@ -62,7 +63,8 @@ class Trainer(Steps):
     def __init__(self, config: Any, *, session: Session | None = None) -> None:
         check_written(self, Trainer)
         self.config = read_config(config)
-        self.settings = settings = Settings.from_config(self.config)
+        with not_counted(self.config):
+            self.settings = settings = Settings.from_config(self.config)
         self.device, self.processes = place(self.config, settings)
         self.session = session or Session.of_launch_or_new(self.config, first=self.processes.first)
         self.session_name = self.session.name
@@ -115,9 +117,10 @@ class Trainer(Steps):
         check_set(self, "create_loss", "loss_fn")
         if isinstance(self.loss_fn, nn.Module):
             self.loss_fn.to(self.device)
-        self.create_optimiser()
-        check_set(self, "create_optimiser", "optimiser")
-        self.create_scheduler()
+        with not_counted(self.config):
+            self.create_optimiser()
+            check_set(self, "create_optimiser", "optimiser")
+            self.create_scheduler()
         self.create_metrics()
         check_set(self, "create_metrics", "train_metrics", "val_metrics")
         for name in ("train_metrics", "val_metrics"):

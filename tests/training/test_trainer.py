@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from tiny import N_FEATURES, NoisyDataset, TinyTrainer, base_config
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from runner.contract.errors import RunnerError
 from runner.contract.trainer_keys import DEFAULTS, KEYS, ON_RESUME
@@ -443,12 +444,115 @@ def test_extending_a_cosine_is_another_run(tmp_path: Path) -> None:
     ):
         _resumed(session, n_iterations=12, **options)
     forced = _resumed(session, n_iterations=12, force=True, **options)
-    assert (
-        "FORCED, not reproducible as one run: the learning rate depends"
-        in (Path(forced.session_name) / "logs.txt").read_text()
-        or True
-    )
+    log = (Path(forced.session_name) / "logs.txt").read_text()
+    assert "FORCED, not reproducible as one run: the learning rate depends on where the training ends" in log
+    assert "Loaded model and optimiser weights from" in log and "Changed since: n_iterations: 6 -> 12\n" in log
     assert forced.progress.step == 12
+
+
+def test_forcing_on_from_the_end_of_a_shorter_run_is_said(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"keep_last": 1, "score": "loss", "score_direction": "max", "val_iterations": 6}
+    session = _cut_short(tmp_path, 10, **options)
+    for path in (session / "checkpoints").glob("step_00000006.*"):
+        path.unlink()
+    with pytest.raises(RunnerError, match=r"step_00000010\.pt is the end of a shorter run, which a longer one does not"):
+        _resumed(session, **options)
+    forced = _resumed(session, force=True, **options)
+    log = (Path(forced.session_name) / "logs.txt").read_text()
+    assert (
+        "FORCED, not reproducible as one run: step 10 is the end of a shorter run, which a longer one does not" in log
+    )
+    assert forced.progress.step == 24
+
+
+class _Horizon(TinyTrainer):
+    """Something in it depends on where the training ends."""
+
+    def weight_decay(self) -> float:
+        return 0.0
+
+    def create_optimiser(self) -> None:
+        self.optimiser = torch.optim.SGD(self.model.parameters(), 0.05, weight_decay=self.weight_decay())
+
+
+class _Decaying(_Horizon):
+    def weight_decay(self) -> float:
+        return 1 / float(self.config.n_iterations)
+
+
+class _Cycling(_Horizon):
+    def create_optimiser(self) -> None:
+        self.optimiser = torch.optim.SGD(self.model.parameters(), 0.05, momentum=0.9)
+
+    def create_scheduler(self) -> None:
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self.factor)
+
+    def factor(self, step: int) -> float:
+        return 1 - step / self.schedule.n_iterations if step else 1.0
+
+
+class _Dropping(_Horizon):
+    def create_model(self) -> None:
+        super().create_model()
+        self.model.append(nn.Dropout(1 / self.config.n_iterations))
+
+
+class _Annealing(_Horizon):
+    def forward_loss(self, batch: Any, output: Any) -> Any:
+        return super().forward_loss(batch, output) * (1 - self.global_step / (2 * self.config.n_iterations))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (
+            _Decaying,
+            r"the optimiser's weight_decay depends on where the training ends \(step 1 would have had another\)",
+        ),
+        (_Cycling, r"the learning rate depends on where the training ends \(step 2 would have had another\)"),
+        (
+            _Dropping,
+            "the project's code reads n_iterations outside create_optimiser and create_scheduler, so that what",
+        ),
+        (
+            _Annealing,
+            "the project's code reads n_iterations outside create_optimiser and create_scheduler, so that what",
+        ),
+    ],
+)
+def test_whatever_depends_on_where_the_training_ends_is_found(
+    tmp_path: Path, kind: type[TinyTrainer], expected: str
+) -> None:
+    options: dict[str, Any] = {"val_iterations": 3, "print_iterations": 1}
+    session = Path(trained(tmp_path, kind, n_iterations=6, **options).session_name)
+    again = kind(base_config(output_path=str(tmp_path), n_iterations=12, **options), session=Session.existing(session))
+    optimiser = again.optimiser
+    with pytest.raises(RunnerError, match=f"this would be another run: {expected}"):
+        again.resume()
+    assert again.optimiser is optimiser and again.schedule.n_iterations == again.config.n_iterations == 12
+
+
+def test_the_number_of_workers_that_read_a_stream_stays(tmp_path: Path) -> None:
+    class Stream(IterableDataset[dict[str, Any]]):
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            worker = get_worker_info()
+            first, step = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+            data = NoisyDataset(53, 1)
+            yield from (data[index] for index in range(first, 53, step))
+
+    class Streaming(TinyTrainer):
+        def create_data(self) -> None:
+            super().create_data()
+            self.train_dataloader = DataLoader(Stream(), 8, num_workers=self.config.n_workers)
+
+    options: dict[str, Any] = {"output_path": str(tmp_path), "val_iterations": 6}
+    session = Path(trained(tmp_path, Streaming, n_iterations=6, n_workers=2, val_iterations=6).session_name)
+    again = Streaming(base_config(n_iterations=12, **options), session=Session.existing(session))
+    expected = r"on which its order depends, were {'train': 2} and are {'train': 0}; start a new run"
+    with pytest.raises(RunnerError, match=expected):
+        again.resume()
+    again = Streaming(base_config(n_iterations=12, n_workers=2, **options), session=Session.existing(session))
+    assert again.resume() == 6
 
 
 def test_extending_steps_of_a_fixed_length_is_allowed(tmp_path: Path) -> None:
@@ -544,6 +648,11 @@ def test_registered_state_and_plain_metrics_are_restored(tmp_path: Path) -> None
             self.counter.n += 1
             return super().train_step()
 
+    before = _cut_short(tmp_path, 9)
+    with pytest.raises(
+        RunnerError, match=r"the checkpoint holds no state of counter \(it holds: none\), which register"
+    ):
+        Registering(base_config(n_iterations=9), session=Session.existing(before)).resume(force=True)
     trainer = trained(tmp_path, Registering, n_iterations=9)
     again = Registering(base_config(n_iterations=9), session=Session.existing(Path(trainer.session_name)))
     again.resume()
