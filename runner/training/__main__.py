@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from runner.contract.errors import RunnerError
+from runner.training.spread import begin_as_one_of_several, spread, tell
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; the exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        _spread(arguments)
+        begin_as_one_of_several()
+        n_processes = _n_processes(arguments)
+        if n_processes > 1:
+            return spread(n_processes, sys.argv[1:] if argv is None else argv)
         {"train": _train, "resume": _resume, "evaluate": _evaluate}[arguments.verb](arguments)
     except RunnerError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        tell(error)
         return error.exit_code
     except Exception:
         if _wants_debugger(arguments):
@@ -113,15 +117,12 @@ def _class_of(text: str) -> Any:
     return found
 
 
-def _spread(arguments: argparse.Namespace) -> None:
-    """With resources.processes above 1, become torchrun, which starts this command so many times."""
-    if "RANK" in os.environ or arguments.verb == "evaluate":
-        return
+def _n_processes(arguments: argparse.Namespace) -> int:
+    """How many processes are still to be started; torchrun, or we ourselves, may have done so already."""
     path = arguments.config or os.environ.get("RUNNER_CONFIG")
-    n = int(_config_of(arguments).resources.processes) if path else 1
-    if n > 1:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}"]
-        os.execv(sys.executable, [*command, "-m", "runner.training", *sys.argv[1:]])
+    if "RANK" in os.environ or arguments.verb == "evaluate" or not path:
+        return 1
+    return int(_config_of(arguments).resources.processes)
 
 
 def _wants_debugger(arguments: argparse.Namespace) -> bool:

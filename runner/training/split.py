@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from runner.training.data import Batch, Feed, Fetched, make_feed
+from runner.training.distributed import SharedStop
 from runner.training.interrupts import Interrupted
 from runner.training.metrics import scores_of
 from runner.training.progress_bar import ProgressBar
@@ -43,6 +44,7 @@ def evaluate_split(
     ema = trainer.update.ema
     total: Any = 0.0
     n_examples = 0
+    shared = SharedStop(trainer.processes)
     metrics.reset()
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(feed))
@@ -51,7 +53,7 @@ def evaluate_split(
         stack.enter_context(quiet(trainer))
         seed_everything(seed)
         for fetched in _one_epoch(feed, trainer.processes.first):
-            _stop_if_asked(trainer)
+            _stop_if_asked(trainer, shared)
             batch = trainer.preprocess_batch(fetched.batch)
             with trainer.update.autocast():
                 output = trainer.forward_model(batch)
@@ -104,10 +106,10 @@ def _one_epoch(feed: Feed, shown: bool) -> Iterator[Fetched]:
     bar.close()
 
 
-def _stop_if_asked(trainer: "Trainer") -> None:
-    """A long validation must not use up the grace time. Several processes first finish it: they stop at the same step."""
-    requested = trainer.interrupts.requested
-    if requested is not None and trainer.processes.world == 1:
+def _stop_if_asked(trainer: "Trainer", shared: SharedStop) -> None:
+    """A long validation must not use up the grace time; several processes leave it after the same batch."""
+    requested = shared.agreed(trainer.interrupts.requested)
+    if requested is not None:
         raise Interrupted(requested)
 
 

@@ -198,7 +198,7 @@ class Trainer(Steps):
             stack.enter_context(self._logged())
             stack.enter_context(self.interrupts)
             self._profile = stack.enter_context(
-                Profile(self.settings.profile, paths.debug if paths else None, self.logger.say)
+                Profile(self.settings.profile, paths.debug if paths and self.processes.first else None, self.logger.say)
             )
             stack.callback(self._close)
             try:

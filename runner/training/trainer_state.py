@@ -106,10 +106,10 @@ def save_not_finite(trainer: "Trainer", error: NotFinite) -> str:
 
 def _saved_for_debugging(trainer: "Trainer", step: int) -> str:
     """Where the state is, in words."""
-    if trainer.session.paths is None:
-        return "nothing is saved, there is no run folder"
     if not trainer.processes.first:
         return f"that is the loss of process {trainer.processes.rank}, and only process 0 saves"
+    if trainer.session.paths is None:
+        return "nothing is saved, there is no run folder"
     path = trainer.session.paths.debug / f"not_finite_step_{step:08d}.pt"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

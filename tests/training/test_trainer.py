@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from runner.contract.errors import RunnerError
 from runner.contract.trainer_keys import DEFAULTS, KEYS, ON_RESUME
 from runner.training import AccuracyMetrics, ArrayDataset, Interrupted, MeanMetrics
+from runner.training.placement import refuse_crowd
 from runner.training.session import Session
 from runner.training.settings import Settings
 
@@ -455,7 +456,9 @@ def test_forcing_on_from_the_end_of_a_shorter_run_is_said(tmp_path: Path) -> Non
     session = _cut_short(tmp_path, 10, **options)
     for path in (session / "checkpoints").glob("step_00000006.*"):
         path.unlink()
-    with pytest.raises(RunnerError, match=r"step_00000010\.pt is the end of a shorter run, which a longer one does not"):
+    with pytest.raises(
+        RunnerError, match=r"step_00000010\.pt is the end of a shorter run, which a longer one does not"
+    ):
         _resumed(session, **options)
     forced = _resumed(session, force=True, **options)
     log = (Path(forced.session_name) / "logs.txt").read_text()
@@ -695,6 +698,13 @@ def test_neither_length_and_what_the_cpu_cannot_do(tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(RunnerError, match="gpu: true, but torch sees no GPU here"):
             TinyTrainer(base_config(gpu=True))
+
+
+def test_no_more_processes_than_gpus() -> None:
+    refuse_crowd(2, 2)
+    expected = r"^resources\.processes: 4, but torch sees 1 GPU here; give the launch 4 \(GPUS=4\), or set resources"
+    with pytest.raises(RunnerError, match=expected):
+        refuse_crowd(4, 1)
 
 
 def test_numbers_as_people_write_them() -> None:
