@@ -16,6 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         begin_as_one_of_several()
+        _refuse_debugging_in_vain(arguments)
         n_processes = _n_processes(arguments)
         if n_processes > 1:
             return spread(n_processes, sys.argv[1:] if argv is None else argv)
@@ -125,9 +126,28 @@ def _n_processes(arguments: argparse.Namespace) -> int:
     return int(_config_of(arguments).resources.processes)
 
 
+def _refuse_debugging_in_vain(arguments: argparse.Namespace) -> None:
+    """A launch passes nothing on from the terminal, so that pdb would wait for nobody."""
+    if arguments.verb == "evaluate" or not _debugs(arguments):
+        return
+    if not sys.stdin.isatty():
+        raise RunnerError(
+            "debug: true opens pdb on an error, which needs a terminal, and a launch has none: set debug: false, or open "
+            "one (make shell PROJECT=) and start `python -m runner.training train MODULE:CLASS --config FILE` there"
+        )
+    if "RANK" in os.environ or _n_processes(arguments) > 1:
+        raise RunnerError(
+            "debug: true opens pdb on the terminal, which several processes cannot share; set resources.processes: 1"
+        )
+
+
 def _wants_debugger(arguments: argparse.Namespace) -> bool:
+    return _debugs(arguments) and sys.stdin.isatty()
+
+
+def _debugs(arguments: argparse.Namespace) -> bool:
     try:
-        return bool(_config_of(arguments).debug) and sys.stdin.isatty()
+        return bool(_config_of(arguments).debug)
     except RunnerError:
         return False
 

@@ -24,13 +24,13 @@ def resume(trainer: "Trainer", *, force: bool) -> int:
     saved = trainer.processes.agree(_find(trainer, force=force) if trainer.processes.first else None)
     if saved is None:
         trainer.logger.say("No checkpoint was completed: starting from the beginning.")
-        trainer.rewind_logs(0)
+        trainer._rewind_logs(0)
         return 0
     changes = list(differences(saved.facts.get("config", {}), config_part(trainer.config)))
     refuse(trainer, saved, changes, force=force)
     load_state(trainer, saved.state)
     trainer.elapsed_s = float(saved.facts.get("elapsed_s", 0.0))
-    trainer.rewind_logs(trainer.progress.step)
+    trainer._rewind_logs(trainer.progress.step)
     trainer.logger.say(f"Loaded model and optimiser weights from {saved.path} (step {trainer.progress.step})")
     for name, before, after in changes:
         trainer.logger.say(f"Changed since: {name}: {before!r} -> {after!r}")

@@ -26,9 +26,9 @@ from runner.training.pretrained import start_from
 from runner.training.profiling import Profile
 from runner.training.progress import Progress
 from runner.training.saver import Saver
-from runner.training.seeding import derive_seed, rng_state, seed_everything
+from runner.training.seeding import derive_seed, deterministic, rng_state, seed_everything
 from runner.training.session import Session, Tee, read_config
-from runner.training.settings import Settings
+from runner.training.settings import Settings, check_builtin
 from runner.training.spec import print_model_spec
 from runner.training.split import evaluate_split, show
 from runner.training.step import Steps
@@ -65,6 +65,7 @@ class Trainer(Steps):
         self.config = read_config(config)
         with not_counted(self.config):
             self.settings = settings = Settings.from_config(self.config)
+        check_builtin(self.config)
         self.device, self.processes = place(self.config, settings)
         self.session = session or Session.of_launch_or_new(self.config, first=self.processes.first)
         self.session_name = self.session.name
@@ -78,9 +79,10 @@ class Trainer(Steps):
         self.registered: dict[str, Any] = {}
         self.aside = Aside()
         self.interrupts = Interrupts()
-        seed_everything(self.config.seed, deterministic=settings.deterministic)
-        self._create()
-        self._assemble()
+        seed_everything(self.config.seed)
+        with deterministic(settings.deterministic):
+            self._create()
+            self._assemble()
 
     @property
     def tensorboard(self) -> Any:
@@ -112,7 +114,8 @@ class Trainer(Steps):
             print_model_spec(self.model)
         self.model.to(self.device, **({"memory_format": torch.channels_last} if self.settings.channels_last else {}))
         if self.settings.compile:
-            self.model.compile()
+            # Module.compile leaves models of torch's own classes (a Sequential) as they are, without a word
+            self.model.forward = torch.compile(self.model.forward)
         self.create_loss()
         check_set(self, "create_loss", "loss_fn")
         if isinstance(self.loss_fn, nn.Module):
@@ -196,6 +199,7 @@ class Trainer(Steps):
         paths = self.session.paths
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._logged())
+            stack.enter_context(deterministic(self.settings.deterministic))
             stack.enter_context(self.interrupts)
             self._profile = stack.enter_context(
                 Profile(self.settings.profile, paths.debug if paths and self.processes.first else None, self.logger.say)
@@ -220,7 +224,7 @@ class Trainer(Steps):
         with self._logged():
             return resume(self, force=force)
 
-    def rewind_logs(self, step: int) -> None:
+    def _rewind_logs(self, step: int) -> None:
         """Forget what was logged after `step`."""
         self.logger.close()
         self.logger = self._make_logger(step + 1)

@@ -167,6 +167,29 @@ def test_an_error_of_the_project_is_a_traceback(whole: Launch, tmp_path: Path) -
     assert done.returncode == 1 and done.stderr.rstrip().endswith("ZeroDivisionError: division by zero")
 
 
+FAILING = "import tiny\nclass T(tiny.TinyTrainer):\n    def create_loss(self):\n        nothing = 1 / 0\n"
+
+
+def test_the_debugger_opens_where_the_error_is_if_somebody_is_there(tmp_path: Path) -> None:
+    launch = Launch(tmp_path, debug=True)
+    done = launch("train")
+    assert done.returncode == 2 and done.stderr.startswith(
+        "error: debug: true opens pdb on an error, which needs a term"
+    )
+    assert "make shell PROJECT=" in done.stderr
+    (tmp_path / "failing.py").write_text(FAILING)
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "runner.training", "train", "failing:T"],
+        cwd=tmp_path, env=_environment(**launch.variables), stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.close(theirs)
+    os.write(ours, b"p type(self).__name__\nq\n")
+    output, _ = process.communicate(timeout=120)
+    os.close(ours)
+    assert process.returncode == 1 and b"(Pdb) 'T'\n" in output
+
+
 def test_two_processes_by_config(whole: Launch, tmp_path: Path) -> None:
     """Only the first of them writes, a signal is their exit code, and a resume continues exactly."""
     launch = Launch(tmp_path, resources={"processes": 2})

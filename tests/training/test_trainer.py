@@ -3,7 +3,10 @@
 import json
 import math
 import os
+import re
+import shutil
 import signal
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from runner.training import AccuracyMetrics, ArrayDataset, Interrupted, MeanMetr
 from runner.training.placement import refuse_crowd
 from runner.training.session import Session
 from runner.training.settings import Settings
+from runner.training.watch import Clock
 
 
 def trained(folder: Path, kind: type[TinyTrainer] = TinyTrainer, **changes: Any) -> TinyTrainer:
@@ -54,15 +58,12 @@ def test_the_same_for_any_number_of_workers_and_threads_of_logging(tmp_path: Pat
 
 @pytest.mark.parametrize("unit", ["step", "epoch"])
 def test_a_schedule_really_changes_the_rate(tmp_path: Path, unit: str) -> None:
-    rates = lines(
-        trained(tmp_path, schedule="step", scheduler_unit=unit, print_iterations=1, n_iterations=14),
-        "train",
-        "learning_rate",
-    )
-    if unit == "step":
-        assert rates == [(step, 0.05 * 0.5 ** ((step - 1) // 5)) for step in range(1, 15)]
-    else:
-        assert len({rate for _, rate in rates}) == 1
+    """StepLR halves it every 5 steps, or every 5 epochs of 7 steps."""
+    options: dict[str, Any] = {"print_iterations": 1, "n_iterations": 37, "val_iterations": 37}
+    trainer = trained(tmp_path, schedule="step", scheduler_unit=unit, **options)
+    every = 5 if unit == "step" else 35
+    expected = [(step, 0.05 * 0.5 ** ((step - 1) // every)) for step in range(1, 38)]
+    assert lines(trainer, "train", "learning_rate") == expected
     plain = lines(trained(tmp_path, print_iterations=1, n_iterations=14), "train", "loss")
     scheduled = lines(trained(tmp_path, schedule="step", print_iterations=1, n_iterations=14), "train", "loss")
     assert plain[:6] == scheduled[:6] and plain[6:] != scheduled[6:]
@@ -739,9 +740,161 @@ def test_two_sessions_in_one_second(tmp_path: Path) -> None:
     assert len(names) == 3
 
 
-def test_compile_channels_last_and_profile(tmp_path: Path) -> None:
-    trainer = trained(tmp_path, n_iterations=9, channels_last=True, profile=2)
-    assert (Path(trainer.session_name) / "debug" / "trace.json").stat().st_size > 1000
+def test_profile(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, n_iterations=9, profile=2)
+    trace = Path(trainer.session_name) / "debug" / "trace.json"
+    assert trace.stat().st_size > 1000
+    assert f"Trace of 2 steps: {trace} (open" in (Path(trainer.session_name) / "logs.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"),
+    [
+        (3, "profile: no trace, 3 steps were made and it begins after 5\n"),
+        (7, "Trace of 2 steps, not 20, for the training ended: "),
+    ],
+)
+def test_a_profile_longer_than_the_run_says_so(tmp_path: Path, n: int, expected: str) -> None:
+    trainer = trained(tmp_path, n_iterations=n, profile=20)
+    assert expected in (Path(trainer.session_name) / "logs.txt").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compile(tmp_path: Path) -> None:
+    from torch._dynamo.utils import counters
+
+    class Flat(TinyTrainer):
+        def create_model(self) -> None:
+            self.model = nn.Sequential(nn.Linear(N_FEATURES, 3))
+
+    options: dict[str, Any] = {"n_iterations": 2, "val_iterations": 2, "batch_size": 8}
+    plain = trained(tmp_path, Flat, **options)
+    counters.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own making
+        compiled = trained(tmp_path, Flat, compile=True, **options)
+    assert counters["stats"]["unique_graphs"] >= 1
+    assert torch.allclose(weights(plain), weights(compiled), rtol=1e-4, atol=1e-6)
+
+
+def test_channels_last(tmp_path: Path) -> None:
+    class Pictures(TinyTrainer):
+        def create_data(self) -> None:
+            generator = torch.Generator().manual_seed(1)
+            self.train_dataset = ArrayDataset(
+                x=torch.randn(20, 3, 6, 6, generator=generator), label=torch.arange(20) % 3
+            )
+            self.val_dataset = self.train_dataset
+            self.train_dataloader = DataLoader(self.train_dataset, 8)
+            self.val_dataloader = DataLoader(self.val_dataset, 8)
+
+        def create_model(self) -> None:
+            self.model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+
+        def forward_model(self, batch: Any) -> Any:
+            expected = self.settings.channels_last
+            for tensor in (batch["x"], self.bare_model[0].weight):
+                assert tensor.is_contiguous(memory_format=torch.channels_last) is expected
+            return super().forward_model(batch)
+
+    options: dict[str, Any] = {"n_iterations": 4, "val_iterations": 2}
+    one, other = (trained(tmp_path, Pictures, channels_last=on, **options) for on in (False, True))
+    assert torch.allclose(weights(one), weights(other), rtol=1e-3, atol=1e-5)
+
+
+def test_deterministic(tmp_path: Path) -> None:
+    class Putting(TinyTrainer):
+        def forward_loss(self, batch: Any, output: Any) -> Any:
+            torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
+            return super().forward_loss(batch, output)
+
+    assert trained(tmp_path, Putting, n_iterations=2).progress.step == 2
+    with pytest.raises(RuntimeError, match="put_ does not have a deterministic implementation"):
+        trained(tmp_path, Putting, n_iterations=2, deterministic=True)
+    assert not torch.are_deterministic_algorithms_enabled(), "the next training in this process chooses for itself"
+    assert (
+        "deterministic algorithms on"
+        in (Path(trained(tmp_path, n_iterations=2, deterministic=True).session_name) / "logs.txt").read_text()
+    )
+
+
+def test_nothing_is_written_to_files_where_none_is_wanted(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, n_iterations=6, write_file=False, write_tb=False)
+    assert sorted(path.name for path in Path(trainer.session_name).iterdir()) == ["checkpoints", "config.yml"]
+
+
+def test_frequencies_in_epochs(tmp_path: Path) -> None:
+    """An epoch has 7 steps."""
+    shown: list[int] = []
+
+    class Showing(TinyTrainer):
+        def visualise(self, batch: Any, output: Any, mode: str) -> None:
+            if mode == "train":
+                shown.append(self.global_step)
+
+    options: dict[str, Any] = {"vis_iterations": None, "vis_epochs": 2, "val_iterations": 28, "checkpoint_epochs": 1}
+    trainer = trained(tmp_path, Showing, n_iterations=28, keep_last=9, **options)
+    assert shown == [14, 28]
+    assert trainer.store is not None and trainer.store.steps() == [7, 14, 21, 28]
+
+
+# Times ------------------------------------------------------------------------------------------------------------------
+
+
+class _Noting(Clock):
+    """Keeps what it is told of examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.examples: list[tuple[int, int]] = []
+
+    def interval(self, step: int, examples: int) -> tuple[float, float, float]:
+        self.examples.append((step, examples))
+        return super().interval(step, examples)
+
+
+def test_examples_a_second_are_of_real_batches(tmp_path: Path) -> None:
+    """An epoch is 53 examples: 6 batches of 8 and one of 5."""
+    trainer = TinyTrainer(base_config(output_path=str(tmp_path), n_iterations=8))
+    trainer.clock = noting = _Noting()
+    trainer.train()
+    assert noting.examples == [(2, 16), (4, 32), (6, 48), (8, 61)]
+    clock = Clock()
+    clock.start(10, 100, 0.0)
+    clock.fetch_s = 1e-9
+    examples_per_s, fetch_s, update_s = clock.interval(14, 130)
+    assert examples_per_s * (fetch_s + update_s) * 4 == pytest.approx(30)
+
+
+def test_time_left_after_a_resume_goes_by_the_steps_of_this_attempt() -> None:
+    clock = Clock()
+    clock.start(100, 0, 5000.0)
+    assert clock.left_s(100, 200) == 0.0, "nobody knows yet"
+    before = clock.elapsed_s
+    left = clock.left_s(102, 200)
+    assert before > 5000 and 98 * (before - 5000) / 2 <= left <= 98 * (clock.elapsed_s - 5000) / 2
+
+
+def test_the_time_of_earlier_attempts_counts(tmp_path: Path) -> None:
+    session = _cut_short(tmp_path, 6)
+    sidecar = session / "checkpoints" / "step_00000006.json"
+    sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), "elapsed_s": 7200.0}))
+    _resumed(session, n_iterations=8)
+    last = re.findall(
+        r"Iteration    8/8 .* time elapsed: (\S+) \| time left: (\S+)\n", (session / "logs.txt").read_text()
+    )
+    assert last == [("02h00m00s", "00h00m00s")]
+
+
+def test_the_seed_and_the_gpu_of_a_config_of_ones_own(tmp_path: Path) -> None:
+    expected = (
+        r"^config: seed: a whole number from 0 on expected, found None; gpu: true, false or auto expected, found 'yes'$"
+    )
+    with pytest.raises(RunnerError, match=expected):
+        TinyTrainer(base_config(output_path=str(tmp_path), seed=None, gpu="yes"))
+    with pytest.raises(RunnerError, match=r"^config: seed: a whole number from 0 on expected, found 'one'$"):
+        TinyTrainer(base_config(output_path=str(tmp_path), seed="one"))
 
 
 def test_a_traceback_reaches_logs_txt(tmp_path: Path) -> None:
