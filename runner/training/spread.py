@@ -34,6 +34,7 @@ def spread(n: int, arguments: Sequence[str]) -> int:
     )
     with tempfile.TemporaryDirectory(prefix="runner-spread-") as errors:
         common = {
+            "OMP_NUM_THREADS": "1",  # unless it is set: all of them would take every core
             **os.environ,
             "WORLD_SIZE": str(n),
             "LOCAL_WORLD_SIZE": str(n),

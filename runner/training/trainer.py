@@ -5,43 +5,33 @@ import math
 from typing import Any, NoReturn
 
 import torch
-from torch import nn
 
 from runner.contract.config import snapshot
 from runner.contract.errors import RunnerError
 from runner.training import text
 from runner.training.aside import Aside
-from runner.training.checkpoints import CheckpointStore
-from runner.training.data import Feed, make_feed
+from runner.training.assembly import Assembly
 from runner.training.distributed import SharedStop
 from runner.training.ending import finish
-from runner.training.hooks import check_set, check_written
+from runner.training.hooks import check_written
 from runner.training.horizon import not_counted
 from runner.training.interrupts import Interrupted, Interrupts
-from runner.training.logger import Logger, hyperparameter_lines, stack_lines
-from runner.training.metrics import check_metrics, scores_of
-from runner.training.monitor import Monitor, Schedule
+from runner.training.logger import hyperparameter_lines, stack_lines
+from runner.training.metrics import scores_of
+from runner.training.monitor import Monitor
 from runner.training.placement import place
 from runner.training.pretrained import start_from
 from runner.training.profiling import Profile
 from runner.training.progress import Progress
-from runner.training.saver import Saver
-from runner.training.seeding import derive_seed, deterministic, rng_state, seed_everything
-from runner.training.session import Session, Tee, read_config
+from runner.training.seeding import deterministic, rng_state, seed_everything
+from runner.training.session import Session, read_config
 from runner.training.settings import Settings, check_builtin
-from runner.training.spec import print_model_spec
 from runner.training.split import evaluate_split, show
-from runner.training.step import Steps
 from runner.training.trainer_state import facts_of, save_not_finite, state_of
-from runner.training.transfer import Prefetcher
-from runner.training.update import Update
-from runner.training.watch import Clock, LossWatch, NotFinite
-
-_TRAIN = 1
-"""The stream of random numbers that the training data use."""
+from runner.training.watch import Clock, NotFinite
 
 
-class Trainer(Steps):
+class Trainer(Assembly):
     """Everything about training that is not research.
 
     The loop, as it runs:
@@ -102,90 +92,6 @@ class Trainer(Steps):
     def register_state(self, name: str, thing: Any) -> None:
         """Save and restore `thing` (it has state_dict and load_state_dict) with the rest."""
         self.registered[name] = thing
-
-    # Creation --------------------------------------------------------------------------------------------------------
-
-    def _create(self) -> None:
-        self.create_data()
-        check_set(self, "create_data", "train_dataloader", "val_dataloader")
-        self.create_model()
-        check_set(self, "create_model", "model")
-        if self.processes.first:
-            print_model_spec(self.model)
-        self.model.to(self.device, **({"memory_format": torch.channels_last} if self.settings.channels_last else {}))
-        if self.settings.compile:
-            # Module.compile leaves models of torch's own classes (a Sequential) as they are, without a word
-            self.model.forward = torch.compile(self.model.forward)
-        self.create_loss()
-        check_set(self, "create_loss", "loss_fn")
-        if isinstance(self.loss_fn, nn.Module):
-            self.loss_fn.to(self.device)
-        with not_counted(self.config):
-            self.create_optimiser()
-            check_set(self, "create_optimiser", "optimiser")
-            self.create_scheduler()
-        self.create_metrics()
-        check_set(self, "create_metrics", "train_metrics", "val_metrics")
-        for name in ("train_metrics", "val_metrics"):
-            check_metrics(getattr(self, name), name)
-
-    def _assemble(self) -> None:
-        """Put the machinery around what the project made."""
-        settings, processes = self.settings, self.processes
-        self.bare_model = self.model
-        self.update = Update(settings, self.bare_model, self.optimiser, self.device)
-        self.model = processes.wrap(self.bare_model, self.device)
-        self.feed = self._train_feed()
-        n_batches = self.feed.n_batches(0)
-        self.schedule = Schedule.of(settings, -(-n_batches // settings.accumulate) if n_batches else None)
-        self._busy_at = 1
-        self._watch = LossWatch(
-            self.device,
-            stop=settings.nan_policy == "stop",
-            length=settings.print_iterations * settings.accumulate,
-            at_once=self.device.type == "cpu",
-        )
-        self._own_step = type(self).train_step is not Steps.train_step
-        self._simple = self.update.plain and settings.accumulate == 1 and processes.world == 1
-        self.epoch_before = 0
-        self.store: CheckpointStore | None = None
-        self._saver: Saver | None = None
-        if self.session.paths is not None and processes.first:
-            folder = self.session.paths.checkpoints
-            self.store = CheckpointStore(folder, keep_last=settings.keep_last, keep_every=settings.keep_every)
-            self._saver = Saver(self.store, before_publish=self._sync_logs, on_failure=self._tell_failure)
-        if processes.rank:
-            torch.manual_seed(derive_seed(self.config.seed, processes.rank))
-
-    def _train_feed(self) -> Feed:
-        settings = self.settings
-        feed = make_feed(
-            self.train_dataloader,
-            how=settings.loader,
-            seed=derive_seed(self.config.seed, _TRAIN),
-            aside=self.aside,
-            endless=True,
-            shard=self.processes.shard,
-        )
-        if self.device.type == "cuda" and settings.prefetch:
-            return Prefetcher(feed, self.device, settings.prefetch, channels_last=settings.channels_last)
-        return feed
-
-    def _make_logger(self, purge_step: int | None) -> Logger:
-        paths, settings = self.session.paths, self.settings
-        return Logger(
-            first=self.processes.first,
-            metrics=paths.metrics if paths is not None and settings.write_file else None,
-            tensorboard=paths.tensorboard if paths is not None and settings.write_tb else None,
-            purge_step=purge_step,
-        )
-
-    def _logged(self) -> contextlib.AbstractContextManager[Any]:
-        """Inside, what is printed also goes to logs.txt, unless a launch sees to that."""
-        paths = self.session.paths
-        if self.session.own and paths is not None and self.processes.first and self.settings.write_file:
-            return Tee(paths.logs)
-        return contextlib.nullcontext()
 
     # Training --------------------------------------------------------------------------------------------------------
 
@@ -396,13 +302,6 @@ class Trainer(Steps):
                 problem = f"{error.filename}: the last checkpoint could not be written ({error.strerror})"
                 raise RunnerError(f"{problem}; free space and resume") from None
         self.processes.wait()
-
-    def _sync_logs(self) -> None:
-        self.logger.sync()
-
-    def _tell_failure(self, error: OSError) -> None:
-        problem = f"{error.filename}: checkpoint not written ({error.strerror})"
-        self.logger.say(f"WARNING: {problem}; going on, earlier checkpoints are untouched")
 
     def _close(self) -> None:
         """Whatever happened: end the workers and threads, write the rest."""
