@@ -68,7 +68,9 @@ BUILTIN: Mapping[str, Builtin] = {
     "resources.mounts": Builtin(
         default={}, types=(dict,), meaning="further folders, read-only: name inside: host path"
     ),
-    "resources.processes": Builtin(default=1, types=(int,), minimum=1, meaning="processes of one launch (torchrun)"),
+    "resources.processes": Builtin(
+        default=1, types=(int,), minimum=1, meaning="processes of one launch, as torchrun has them"
+    ),
 }
 """By dotted name. A project's default.yml may give another default, never another type."""
 

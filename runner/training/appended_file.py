@@ -40,7 +40,10 @@ class AppendedFile:
     def close(self) -> None:
         """Close it, and tell what is missing."""
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            try:
+                os.close(self._descriptor)
+            except OSError as error:  # a network file system tells some of its trouble only now
+                self._failed(error)
             self._descriptor = None
         if self._missing:
             n, first, last = len(self._missing), self._missing[0], self._missing[-1]

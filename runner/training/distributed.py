@@ -1,4 +1,4 @@
-"""Several processes that train one model, started by torchrun."""
+"""Several processes that train one model, started by `spread` or by torchrun."""
 
 import os
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from runner.training.order import Shard
 
 @dataclass
 class Processes:
-    """This process among those that torchrun started; alone where it started none."""
+    """This process among those that were started together; alone where none were."""
 
     rank: int = 0
     world: int = 1

@@ -11,7 +11,7 @@ from runner.training.settings import Settings, refuse_nonsense
 
 
 def place(config: Any, settings: Settings) -> tuple[torch.device, Processes]:
-    """The device that `gpu` names (auto: a GPU where there is one), and the processes that torchrun started.
+    """The device that `gpu` names (auto: a GPU where there is one), and the processes that were started together.
 
     Raises:
         RunnerError: gpu is true and there is none, or the settings make no sense on this device.
