@@ -86,10 +86,11 @@ def refuse(trainer: "Trainer", saved: Saved, changes: list[tuple[str, Any, Any]]
     problems += _other_processes(trainer, saved.facts)
     if trainer.schedule.n_iterations < saved.facts["step"]:
         problems.append(f"n_iterations is {trainer.schedule.n_iterations}, but step {saved.facts['step']} is done")
-    elif not problems and any(_rule(name) == HORIZON for name, _, _ in changes):
-        problems += _depends_on_the_horizon(trainer, saved.facts, changes)
-    if not _is_on_the_way(trainer, saved.facts):
-        problems.append(f"step {saved.facts['step']} {PASSED_OVER}")
+    else:
+        if not problems and any(_rule(name) == HORIZON for name, _, _ in changes):
+            problems += _depends_on_the_horizon(trainer, saved.facts, changes)
+        if not _is_on_the_way(trainer, saved.facts):
+            problems.append(f"step {saved.facts['step']} {PASSED_OVER}")
     if problems and force:
         trainer.logger.say(f"FORCED, not reproducible as one run: {'; '.join(problems)}")
     elif problems:
