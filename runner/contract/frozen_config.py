@@ -120,6 +120,10 @@ class _Reads:
         if self._flags is not None:
             self._flags[leaf] = 1
 
+    def unmark(self, leaf: int) -> None:
+        if self._flags is not None:
+            self._flags[leaf] = 0
+
     def was_read(self, leaf: int) -> bool:
         return self._flags is not None and self._flags[leaf] == 1
 
@@ -166,3 +170,14 @@ def unread(config: Config) -> list[str]:
     return [
         join(reads.names[leaf]) for leaf in leaves if reads.names[leaf][0] not in SECTIONS and not reads.was_read(leaf)
     ]
+
+
+def was_read(config: Config, key: str) -> bool:
+    """Whether the key, no mapping, of the top level was read."""
+    return key in config._leaves and config._reads.was_read(config._leaves[key])
+
+
+def forget_read(config: Config, key: str) -> None:
+    """Let a key, no mapping, of the top level count as not read: whoever read it does not count."""
+    if key in config._leaves:
+        config._reads.unmark(config._leaves[key])

@@ -71,7 +71,9 @@ BUILTIN: Mapping[str, Builtin] = {
         element=str,
         meaning="further folders, read-only, by name; runner.yml says where they lie",
     ),
-    "resources.processes": Builtin(default=1, types=(int,), minimum=1, meaning="processes of one launch (torchrun)"),
+    "resources.processes": Builtin(
+        default=1, types=(int,), minimum=1, meaning="processes of one launch, as torchrun has them"
+    ),
 }
 """By dotted name. A project's default.yml may give another default, never another type."""
 

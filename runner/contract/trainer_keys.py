@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from runner.contract.schema import BUILTIN
+
 FREE = "free"
 """May change on resume: what was computed does not depend on it."""
 HORIZON = "horizon"
@@ -107,7 +109,13 @@ KEYS: tuple[Key, ...] = (
         "read sample by sample, or whole batches from a data set that has get_batch",
     ),
     _key(
-        "n_workers", 0, "int", "processes", "worker processes that read data; the results do not depend on it", FREE, 0
+        "n_workers",
+        0,
+        "int",
+        "processes",
+        "worker processes that read data; the results depend on it for a stream (IterableDataset) alone",
+        FREE,
+        0,
     ),
     _key(
         "prefetch", 2, "int", "batches", "how many batches are copied to the GPU ahead; no effect on the CPU", FREE, 0
@@ -156,10 +164,17 @@ KEYS: tuple[Key, ...] = (
         "a NaN or infinite loss: stop names the step, saves the state and ends with an error",
         FREE,
     ),
-    _key("write_file", True, "bool", "", "write metrics.jsonl", FREE),
+    _key("write_file", True, "bool", "", "write metrics.jsonl and, where no launch does, logs.txt", FREE),
     _key("write_tb", True, "bool", "", "write tensorboard events", FREE),
     _key("profile", 0, "int", "steps", "trace so many steps with torch.profiler into debug/", FREE, 0),
-    _key("debug", False, "bool", "", "on an error open pdb where it happened; needs a terminal (MODE=dev)", FREE),
+    _key(
+        "debug",
+        False,
+        "bool",
+        "",
+        "on an error open pdb where it happened; needs a terminal (make shell), which a launch has not",
+        FREE,
+    ),
 )
 
 DEFAULTS: dict[str, Any] = {key.name: key.default for key in KEYS}
@@ -229,6 +244,10 @@ def _conflicts(values: dict[str, Any]) -> list[str]:
     return found
 
 
+BESIDES = ("seed", "gpu", "init_from", "resources.threads", "resources.processes")
+"""Keys that every project has, Trainer or not, and on which a training depends."""
+
+
 def table() -> str:
     """All keys as a Markdown table: `python -m runner.contract.trainer_keys` prints it, docs/trainer.md holds it."""
     rows = ["| key | default | unit | meaning | on resume |", "| --- | --- | --- | --- | --- |"]
@@ -239,5 +258,16 @@ def table() -> str:
     return "\n".join(rows)
 
 
+def table_besides() -> str:
+    """The keys of `BESIDES`, and output_path, the same way."""
+    rows = ["| key | default | meaning | on resume |", "| --- | --- | --- | --- |"]
+    for name in BESIDES:
+        builtin = BUILTIN[name]
+        default = builtin.default if isinstance(builtin.default, str) else json.dumps(builtin.default)
+        rows.append(f"| `{name}` | {default} | {builtin.meaning} | {ON_RESUME.get(name, FIXED)} |")
+    where = "where a Trainer outside any launch makes its session's folder; without the key ./checkpoints"
+    return "\n".join([*rows, f"| `output_path` | | {where} | {ON_RESUME['output_path']} |"])
+
+
 if __name__ == "__main__":
-    print(table())
+    print(table(), table_besides(), sep="\n\n")

@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from runner.contract.errors import RunnerError
+from runner.training.spread import begin_as_one_of_several, spread, tell
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; the exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        _spread(arguments)
+        begin_as_one_of_several()
+        _refuse_debugging_in_vain(arguments)
+        n_processes = _n_processes(arguments)
+        if n_processes > 1:
+            return spread(n_processes, sys.argv[1:] if argv is None else argv)
         {"train": _train, "resume": _resume, "evaluate": _evaluate}[arguments.verb](arguments)
     except RunnerError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        tell(error)
         return error.exit_code
     except Exception:
         if _wants_debugger(arguments):
@@ -113,20 +118,36 @@ def _class_of(text: str) -> Any:
     return found
 
 
-def _spread(arguments: argparse.Namespace) -> None:
-    """With resources.processes above 1, become torchrun, which starts this command so many times."""
-    if "RANK" in os.environ or arguments.verb == "evaluate":
-        return
+def _n_processes(arguments: argparse.Namespace) -> int:
+    """How many processes are still to be started; torchrun, or we ourselves, may have done so already."""
     path = arguments.config or os.environ.get("RUNNER_CONFIG")
-    n = int(_config_of(arguments).resources.processes) if path else 1
-    if n > 1:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}"]
-        os.execv(sys.executable, [*command, "-m", "runner.training", *sys.argv[1:]])
+    if "RANK" in os.environ or arguments.verb == "evaluate" or not path:
+        return 1
+    return int(_config_of(arguments).resources.processes)
+
+
+def _refuse_debugging_in_vain(arguments: argparse.Namespace) -> None:
+    """A launch passes nothing on from the terminal, so that pdb would wait for nobody."""
+    if arguments.verb == "evaluate" or not _debugs(arguments):
+        return
+    if not sys.stdin.isatty():
+        raise RunnerError(
+            "debug: true opens pdb on an error, which needs a terminal, and a launch has none: set debug: false, or open "
+            "one (make shell PROJECT=) and start `python -m runner.training train MODULE:CLASS --config FILE` there"
+        )
+    if "RANK" in os.environ or _n_processes(arguments) > 1:
+        raise RunnerError(
+            "debug: true opens pdb on the terminal, which several processes cannot share; set resources.processes: 1"
+        )
 
 
 def _wants_debugger(arguments: argparse.Namespace) -> bool:
+    return _debugs(arguments) and sys.stdin.isatty()
+
+
+def _debugs(arguments: argparse.Namespace) -> bool:
     try:
-        return bool(_config_of(arguments).debug) and sys.stdin.isatty()
+        return bool(_config_of(arguments).debug)
     except RunnerError:
         return False
 

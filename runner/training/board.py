@@ -1,22 +1,25 @@
 """`self.tensorboard`: torch's SummaryWriter interface, whose work is done in another thread."""
 
 import math
-import struct
+import operator
 import sys
 import threading
 import time
-import zlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from runner.training.event_file import EventFile, Point, Rich, histogram_value, image_value, text_value
+from runner.contract.errors import RunnerError
+from runner.training.board_values import check_numbers, check_picture, number, picture_value
+from runner.training.event_file import EventFile, Point, Rich, histogram_value, text_value
 
 _WRITE_EVERY_S = 5.0
+_SIDES = ("train", "val")
 
 
 class Board:
@@ -26,8 +29,10 @@ class Board:
     training may change them. What this class has not (add_graph, add_embedding …) is done by torch's own writer.
     """
 
-    def __init__(self, folder: Path | None, *, purge_step: int | None = None) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path | None, *, purge_step: int | None = None, tell: Callable[[str], None] = print
+    ) -> None:
+        self._folder, self._tell = folder, tell
         self._points: deque[Point] = deque()
         self._rich: deque[tuple[str, Callable[[], bytes], int, float]] = deque()
         self._append = self._points.append if folder is not None else _nothing
@@ -45,9 +50,13 @@ class Board:
     def add_scalar(
         self, tag: str, scalar_value: Any, global_step: int = 0, walltime: float | None = None, **_: Any
     ) -> None:
-        """One point of a curve."""
-        if type(scalar_value) is not float and isinstance(scalar_value, torch.Tensor):
-            scalar_value = scalar_value.detach().clone()
+        """One point of a curve.
+
+        Raises:
+            RunnerError: not one number.
+        """
+        if type(scalar_value) is not float:
+            scalar_value = number(tag, scalar_value)
         now = time.time()
         self._append((tag, scalar_value, global_step, walltime or now))
         if now > self._start_after:
@@ -63,16 +72,22 @@ class Board:
     def add_images(
         self, tag: str, img_tensor: Any, global_step: int = 0, walltime: float | None = None, dataformats: str = "NCHW"
     ) -> None:
-        """A batch of pictures as one sheet, eight in a row; floats from 0 to 1, or bytes."""
+        """A batch of pictures as one sheet, eight in a row; floats from 0 to 1, or bytes. Raises as `add_image` does."""
         self.add_image(tag, img_tensor, global_step, walltime, dataformats)
 
     def add_image(
         self, tag: str, img_tensor: Any, global_step: int = 0, walltime: float | None = None, dataformats: str = "CHW"
     ) -> None:
-        """One picture."""
+        """One picture.
+
+        Raises:
+            RunnerError: it has not the dimensions that `dataformats` says, or no channels that can be shown.
+        """
+        layout = dataformats.upper()
+        check_picture(tag, img_tensor, layout)
         if self._on:
             pixels = _kept(img_tensor)
-            self._later(tag, global_step, walltime, lambda: _image(tag, pixels, dataformats.upper()))
+            self._later(tag, global_step, walltime, lambda: picture_value(tag, pixels, layout))
 
     def add_figure(
         self, tag: str, figure: Any, global_step: int = 0, close: bool = True, walltime: float | None = None
@@ -82,7 +97,7 @@ class Board:
             canvas = _canvas(figure)
             canvas.draw()
             pixels = torch.from_numpy(np.asarray(canvas.buffer_rgba()).copy())[..., :3]
-            self._later(tag, global_step, walltime, lambda: _image(tag, pixels, "HWC"))
+            self._later(tag, global_step, walltime, lambda: picture_value(tag, pixels, "HWC"))
         if close and "matplotlib.pyplot" in sys.modules:
             import matplotlib.pyplot as plt
 
@@ -91,14 +106,25 @@ class Board:
     def add_histogram(
         self, tag: str, values: Any, global_step: int = 0, bins: Any = 64, walltime: float | None = None, **_: Any
     ) -> None:
-        """The distribution of values."""
+        """The distribution of values.
+
+        Raises:
+            RunnerError: they are no numbers.
+        """
+        check_numbers(tag, values)
         if self._on:
             kept = _kept(values)
             n = bins if isinstance(bins, int) else 64
             self._later(tag, global_step, walltime, lambda: histogram_value(tag, kept.double().flatten().numpy(), n))
 
     def add_text(self, tag: str, text_string: str, global_step: int = 0, walltime: float | None = None) -> None:
-        """Text, shown as Markdown."""
+        """Text, shown as Markdown.
+
+        Raises:
+            RunnerError: it is none.
+        """
+        if not isinstance(text_string, str):
+            raise RunnerError(f"tensorboard: {tag}: a text expected, found {type(text_string).__name__}")
         if self._on:
             self._later(tag, global_step, walltime, lambda: text_value(tag, text_string))
 
@@ -153,21 +179,31 @@ class Board:
             self.flush()
 
     def _write(self) -> None:
-        scalars: defaultdict[str, list[Point]] = defaultdict(list)
-        for point in _taken(self._points):
-            scalars[point[0]].append(point)
-        rich: dict[str, list[Rich]] = {"train": [], "val": []}
+        scalars: dict[str, defaultdict[str, list[Point]]] = {side: defaultdict(list) for side in _SIDES}
+        rich: dict[str, list[Rich]] = {side: [] for side in _SIDES}
+        for tag, value, step, wall_time in _taken(self._points):
+            with self._dropped_if_bad(tag, step):
+                point = str(tag), float(value), operator.index(step or 0), float(wall_time)
+                scalars[_side(tag)][tag].append(point)
         for tag, encode, step, wall_time in _taken(self._rich):
-            rich[_side(tag)].append(Rich(encode(), step, wall_time))
-        for side in ("train", "val"):
-            curves = {tag: points for tag, points in scalars.items() if _side(tag) == side}
-            if curves or rich[side]:
-                self._file(side).write(curves, rich[side])
+            with self._dropped_if_bad(tag, step):
+                rich[_side(tag)].append(Rich(encode(), operator.index(step or 0), wall_time))
+        for side in _SIDES:
+            if scalars[side] or rich[side]:
+                self._file(side).write(scalars[side], rich[side])
+
+    @contextmanager
+    def _dropped_if_bad(self, tag: str, step: Any) -> Iterator[None]:
+        """What cannot be encoded must not keep anything else from being written, a checkpoint least of all."""
+        try:
+            yield
+        except Exception as error:
+            self._tell(f"WARNING: tensorboard: {tag} of step {step} is not shown ({type(error).__name__}: {error})")
 
     def _file(self, side: str) -> EventFile:
         if side not in self._files:
             assert self._folder is not None
-            self._files[side] = EventFile(self._folder / side, purge_step=self._purge_step)
+            self._files[side] = EventFile(self._folder / side, self._tell, purge_step=self._purge_step)
         return self._files[side]
 
 
@@ -194,45 +230,3 @@ def _canvas(figure: Any) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     return FigureCanvasAgg(figure)
-
-
-def _image(tag: str, pixels: torch.Tensor, layout: str) -> bytes:
-    if layout == "HW":
-        pixels, layout = pixels[None], "CHW"
-    if len(layout) == 3:
-        pixels = pixels.permute(*(layout.index(axis) for axis in "HWC"))
-    else:
-        pixels = _sheet(pixels.permute(*(layout.index(axis) for axis in "NHWC")))
-    if pixels.is_floating_point():
-        pixels = (pixels.float() * 255).clamp(0, 255)
-    pixels = pixels.to(torch.uint8).contiguous()
-    height, width, channels = pixels.shape
-    return image_value(tag, _png(pixels), height, width, channels)
-
-
-def _sheet(images: torch.Tensor, columns: int = 8) -> torch.Tensor:
-    """Pictures (N, H, W, C) side by side, `columns` in a row -> (H', W', C)."""
-    n, height, width, channels = images.shape
-    columns = min(columns, n)
-    rows = -(-n // columns)
-    empty = torch.zeros(rows * columns - n, height, width, channels, dtype=images.dtype)
-    grid = torch.cat([images, empty]).reshape(rows, columns, height, width, channels)
-    return grid.permute(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
-
-
-def _png(pixels: torch.Tensor) -> bytes:
-    """Pixels (H, W, 1 | 3 | 4), bytes, as PNG (ISO 15948), every line unfiltered."""
-    height, width, channels = pixels.shape
-    colour = {1: 0, 3: 2, 4: 6}[channels]
-    lines = torch.cat([torch.zeros(height, 1, dtype=torch.uint8), pixels.reshape(height, -1)], dim=1)
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(lines.numpy().tobytes(), 4))
-        + chunk(b"IEND", b"")
-    )

@@ -23,15 +23,11 @@ def build(cls: type[Trainer], config: Config) -> Any:
         RunnerError: the project's create_model fails, or sets no model.
     """
     rng = rng_state(torch.device("cpu"))
-    switches = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     try:
         with launch_view(config):
             trainer: Any = _only_model(cls)(config, session=Session.none())
     finally:
         restore_rng(rng, torch.device("cpu"))
-        if torch.are_deterministic_algorithms_enabled() != switches[0]:  # torch takes seconds to set what is so already
-            torch.use_deterministic_algorithms(switches[0])
-        torch.backends.cudnn.benchmark = switches[1]
     return trainer
 
 

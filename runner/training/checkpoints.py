@@ -25,6 +25,7 @@ from runner.training.state import state_bytes, state_sha256
 SCHEMA_VERSION = 1
 _NAME = re.compile(r"step_(\d{8,})\.pt")
 DAMAGED = "damaged"
+PASSED_OVER = "is the end of a shorter run, which a longer one does not pass through"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ class CheckpointStore:
         """Write and sync the state; what its sidecar is to say."""
         n_bytes = state_bytes(state)
         hasher = _Background(lambda: state_sha256(state), is_long=n_bytes > 1 << 20)
-        digest = _write_state(temporary, state)
+        digest = write_state(temporary, state)
         return {
             "schema_version": SCHEMA_VERSION,
             "file": path.name,
@@ -146,9 +147,7 @@ class CheckpointStore:
                 if accept(saved.facts):
                     search.saved = saved
                     return search
-                search.passed_over.append(
-                    f"{path.name}: the end of a shorter run, which a longer one does not pass through"
-                )
+                search.passed_over.append(f"{path.name} {PASSED_OVER}")
             except RunnerError as error:
                 search.damaged.append(str(error))
                 search.damaged_paths.append(path)
@@ -234,8 +233,12 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def _write_state(path: Path, state: dict[str, Any]) -> str:
-    """Write and sync the file, return its sha256."""
+def write_state(path: Path, state: dict[str, Any]) -> str:
+    """Write and sync a state, return the file's sha256.
+
+    Raises:
+        OSError: it could not be written.
+    """
     file = HashedFile(path)
     try:
         torch.save(state, file)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Several processes that train one model, started by torchrun."""
+"""Several processes that train one model, started by `spread` or by torchrun."""
 
 import os
 from dataclasses import dataclass
@@ -14,12 +14,11 @@ from runner.training.order import Shard
 
 @dataclass
 class Processes:
-    """This process among those that torchrun started; alone where it started none."""
+    """This process among those that were started together; alone where none were."""
 
     rank: int = 0
     world: int = 1
     local_rank: int = 0
-    _own_group: bool = False
     _control: Any = None
 
     @classmethod
@@ -28,11 +27,10 @@ class Processes:
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world == 1 or "RANK" not in os.environ:
             return cls()
-        own = not dist.is_initialized()
-        if own:
+        if not dist.is_initialized():
             dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
         control = dist.new_group(backend="gloo") if device_type == "cuda" else dist.group.WORLD
-        return cls(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")), own, control)
+        return cls(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")), control)
 
     @property
     def first(self) -> bool:
@@ -79,11 +77,6 @@ class Processes:
         if self.world > 1:
             dist.barrier(group=self._control)
 
-    def leave(self) -> None:
-        """End the group, if `join` made it."""
-        if self.world > 1 and self._own_group and dist.is_initialized():
-            dist.destroy_process_group()
-
 
 class SharedStop:
     """Lets all processes stop after the same step, though a signal reaches each at another moment.
@@ -107,12 +100,6 @@ class SharedStop:
         self._wish = torch.tensor([number or 0], dtype=torch.int32)
         self._work = dist.all_reduce(self._wish, op=dist.ReduceOp.MAX, group=self._processes._control, async_op=True)
         return result
-
-    def finish(self) -> None:
-        """Take in what is still under way."""
-        if self._work is not None:
-            self._work.wait()
-            self._work = None
 
 
 class Replicated(DistributedDataParallel):

@@ -11,6 +11,7 @@ from runner.contract.jsonio import pretty_json, write_atomic
 from runner.contract.layout import METRICS_JSON
 from runner.training import text
 from runner.training.checkpoints import load_state
+from runner.training.seeding import deterministic
 from runner.training.split import evaluate_split
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def evaluate(trainer: "Trainer", *, split: str, checkpoint: Path | None, output_
         step = trainer.global_step = int(state["progress"]["step"])
     metrics = trainer.test_metrics if split == "test" and trainer.test_metrics is not None else trainer.val_metrics
     kept: list[dict[str, Any]] = []
-    scores = evaluate_split(trainer, loader, metrics, split, averaged=False, keep=kept)
+    with deterministic(trainer.settings.deterministic):
+        scores = evaluate_split(trainer, loader, metrics, split, averaged=False, keep=kept)
     name = checkpoint.name if checkpoint is not None else None
     result = {
         "split": split,

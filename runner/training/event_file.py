@@ -9,13 +9,15 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from runner.training.appended_file import AppendedFile
 
 _POLYNOMIAL = 0x82F63B78
 _FEW = 4096
@@ -38,37 +40,29 @@ class Rich(NamedTuple):
 class EventFile:
     """One event file, opened at the first write. With `purge_step`, what older files hold from that step on is void."""
 
-    def __init__(self, folder: Path, *, purge_step: int | None = None) -> None:
-        self._folder = folder
-        self._purge_step = purge_step
-        self._descriptor: int | None = None
+    def __init__(self, folder: Path, tell: Callable[[str], None], *, purge_step: int | None = None) -> None:
+        self._folder, self._tell, self._purge_step = folder, tell, purge_step
+        self._file: AppendedFile | None = None
+        self._begun = False
 
     def write(self, scalars: Mapping[str, list[Point]], rich: list[Rich]) -> None:
         """Append points by tag, and anything else."""
         records = [part for tag, points in scalars.items() for part in _scalar_records(tag, points)]
         records += [_record(_event(item.wall_time, item.step, 5, _field(1, item.value))) for item in rich]
-        self._append(records)
+        now = time.time()
+        if self._file is None:
+            name = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}.{next(_COUNT)}"
+            self._file = AppendedFile(self._folder / name, self._tell)
+        opening = [] if self._begun else [_record(content) for content in self._opening(now)]
+        self._begun = self._file.append(b"".join([*opening, *records])) or self._begun
 
     def close(self) -> None:
         """Close the file."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self._file is not None:
+            self._file.close()
 
-    def _append(self, records: list[bytes]) -> None:
-        if self._descriptor is None:
-            records = [*(_record(content) for content in self._opening()), *records]
-        data = memoryview(b"".join(records))
-        while data:
-            assert self._descriptor is not None
-            data = data[os.write(self._descriptor, data) :]
-
-    def _opening(self) -> list[bytes]:
-        """Create the file; its first events say the version and where this attempt begins."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        now = time.time()
-        name = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}.{next(_COUNT)}"
-        self._descriptor = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    def _opening(self, now: float) -> list[bytes]:
+        """Its first events say the version and where this attempt begins."""
         opening = [_double(1, now) + _field(3, b"brain.Event:2")]
         if self._purge_step is not None:
             session_start = _varint_field(1, 1)

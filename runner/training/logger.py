@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import platform
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from runner.training.appended_file import AppendedFile
 from runner.training.board import Board
 
 
@@ -23,8 +23,8 @@ class Logger:
     ) -> None:
         self._first = first
         self._path = metrics if first else None
-        self._descriptor: int | None = None
-        self.board = Board(tensorboard if first else None, purge_step=purge_step)
+        self._file = AppendedFile(metrics, self.say) if metrics is not None and first else None
+        self.board = Board(tensorboard if first else None, purge_step=purge_step, tell=self.say)
 
     def say(self, text: str) -> None:
         """Print a line or a block."""
@@ -36,23 +36,22 @@ class Logger:
         """One line of metrics.jsonl and the same numbers on tensorboard."""
         for name, value in values.items():
             self.board.add_scalar(f"{split}/{name}", value, step)
-        if self._path is not None:
+        if self._file is not None:
             numbers = {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
             line = {"step": step, "epoch": epoch, "split": split, **numbers, "time": round(time.time(), 3)}
-            os.write(self._file(), (json.dumps(line) + "\n").encode())
+            self._file.append((json.dumps(line) + "\n").encode(), f"step {step}")
 
     def sync(self) -> None:
         """Make durable what was recorded; a checkpoint is published only after the lines that belong to it."""
         self.board.flush()
-        if self._descriptor is not None:
-            os.fsync(self._descriptor)
+        if self._file is not None:
+            self._file.sync()
 
     def close(self) -> None:
         """Write the rest."""
         self.board.close()
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self._file is not None:
+            self._file.close()
 
     def rewind(self, step: int) -> None:
         """Drop what was recorded after `step`, the final evaluation and a torn last line, in the file as it stands.
@@ -62,31 +61,27 @@ class Logger:
         if self._path is None or not self._path.exists():
             return
         with self._path.open("r+b") as handle:
-            kept = [line for line in handle.read().splitlines(keepends=True) if _is_before(line, step)]
+            lines = handle.read().splitlines(keepends=True)
+            for number, line in enumerate(lines, 1):
+                if line.endswith(b"\n") and _entry(line) is None:
+                    self.say(f"WARNING: {self._path}: line {number} cannot be read, it is dropped: {line[:80]!r}")
             handle.seek(0)
-            handle.write(b"".join(kept))
+            handle.write(b"".join(line for line in lines if _is_before(line, step)))
             handle.truncate()
 
-    def _file(self) -> int:
-        if self._descriptor is None:
-            assert self._path is not None
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-        return self._descriptor
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """What a line of metrics.jsonl holds; None where it is torn or foreign."""
+    try:
+        entry = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and isinstance(entry.get("step"), int) else None
 
 
 def _is_before(line: bytes, step: int) -> bool:
-    if not line.endswith(b"\n"):
-        return False
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return False
-    return (
-        isinstance(entry, dict)
-        and entry.get("split") != "test"
-        and isinstance(entry.get("step"), int)
-        and entry["step"] <= step
-    )
+    entry = _entry(line)
+    return entry is not None and entry.get("split") != "test" and entry["step"] <= step
 
 
 def stack_lines(device: torch.device, *, deterministic: bool, processes: int) -> str:

@@ -21,7 +21,6 @@ class Schedule:
     val_every: int
     vis_every: int
     checkpoint_every: int
-    profile_until: int
     steps_per_epoch: int | None
     """None where the data set has no length."""
 
@@ -49,7 +48,6 @@ class Schedule:
             vis_every=steps("vis_epochs", settings.vis_iterations, settings.vis_epochs) or val,
             checkpoint_every=steps("checkpoint_epochs", settings.checkpoint_iterations, settings.checkpoint_epochs)
             or val,
-            profile_until=settings.profile,
             steps_per_epoch=steps_per_epoch,
         )
 

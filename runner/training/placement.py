@@ -1,5 +1,6 @@
 """Which device and which processes a training runs on."""
 
+import os
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from runner.training.settings import Settings, refuse_nonsense
 
 
 def place(config: Any, settings: Settings) -> tuple[torch.device, Processes]:
-    """The device that `gpu` names (auto: a GPU where there is one), and the processes that torchrun started.
+    """The device that `gpu` names (auto: a GPU where there is one), and the processes that were started together.
 
     Raises:
         RunnerError: gpu is true and there is none, or the settings make no sense on this device.
@@ -23,9 +24,24 @@ def place(config: Any, settings: Settings) -> tuple[torch.device, Processes]:
         )
     kind = "cuda" if available and wanted is not False else "cpu"
     refuse_nonsense(settings, device=kind, has_cuda_bf16=kind != "cuda" or torch.cuda.is_bf16_supported())
+    if kind == "cuda":
+        refuse_crowd(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count())
     processes = Processes.join(kind)
     if kind == "cpu":
         return torch.device("cpu"), processes
     device = torch.device("cuda", processes.local_rank)
     torch.cuda.set_device(device)
     return device, processes
+
+
+def refuse_crowd(n_processes: int, n_gpus: int) -> None:
+    """Refuse more processes on this machine than it has GPUs: two on one would only hinder each other.
+
+    Raises:
+        RunnerError: names both numbers.
+    """
+    if n_processes > n_gpus:
+        raise RunnerError(
+            f"resources.processes: {n_processes}, but torch sees {n_gpus} GPU{'s' if n_gpus != 1 else ''} here; "
+            f"give the launch {n_processes} (GPUS={n_processes}), or set resources.processes={n_gpus}, or gpu: false"
+        )

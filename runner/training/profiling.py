@@ -14,6 +14,7 @@ class Profile:
     def __init__(self, n_steps: int, folder: Path | None, say: Callable[[str], None]) -> None:
         self.on = n_steps > 0 and folder is not None
         self._n_steps, self._folder, self._say = n_steps, folder, say
+        self._n_ended = 0
         self._profiler: Any = None
 
     def __enter__(self) -> "Profile":
@@ -30,11 +31,14 @@ class Profile:
 
     def step(self) -> None:
         """A step has ended."""
+        self._n_ended += 1
         self._profiler.step()
 
     def __exit__(self, *error: Any) -> None:
         if self._profiler is not None:
             self._profiler.__exit__(*error)
+        if self.on:
+            self._say(f"profile: no trace, {self._n_ended} steps were made and it begins after {_WARM_UP}")
 
     def _write(self, profiler: Any) -> None:
         assert self._folder is not None
@@ -42,4 +46,6 @@ class Profile:
         path = self._folder / "trace.json"
         profiler.export_chrome_trace(str(path))
         self.on = False
-        self._say(f"Trace of {self._n_steps} steps: {path} (open it at https://ui.perfetto.dev)")
+        n_steps = self._n_ended - _WARM_UP
+        few = "" if n_steps == self._n_steps else f", not {self._n_steps}, for the training ended"
+        self._say(f"Trace of {n_steps} steps{few}: {path} (open it at https://ui.perfetto.dev)")

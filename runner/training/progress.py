@@ -18,8 +18,6 @@ class Progress:
     """Examples trained on, in all processes together."""
     validated_step: int = 0
     """The last step after which a validation was completed."""
-    stopped_early: bool = False
-    """Whether patience ran out."""
 
     def state_dict(self) -> dict[str, Any]:
         """The counters as plain values."""

@@ -1,7 +1,10 @@
 """Random numbers that are a function of (seed, epoch, batch), and generators that are put back as they were."""
 
+import os
 import random
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,14 +24,32 @@ def derive_seed(*parts: int) -> int:
     return state >> 1
 
 
-def seed_everything(seed: int, *, deterministic: bool = False) -> None:
-    """Seed python, numpy, torch and every GPU; with `deterministic`, refuse algorithms that have no deterministic form."""
+def seed_everything(seed: int) -> None:
+    """Seed python, numpy, torch and every GPU."""
     seed_generators(seed)
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(seed)
-    if deterministic:
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
+
+
+@contextmanager
+def deterministic(on: bool) -> Iterator[None]:
+    """Inside, if `on`, an algorithm that has no deterministic form is an error; after, all is as before.
+
+    cuBLAS has one only with a workspace of its own, and reads the variable at its first use (cuBLAS, "Results
+    reproducibility"); so it stays set.
+    """
+    if not on or torch.are_deterministic_algorithms_enabled():
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    benchmark = torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def seed_generators(seed: int) -> None:

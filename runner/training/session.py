@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from runner.contract.config import Config, load_config, snapshot
 from runner.contract.errors import RunnerError
@@ -17,6 +17,7 @@ from runner.contract.names import session_name
 from runner.contract.schema import builtin_defaults, overlay
 from runner.contract.trainer_keys import DEFAULTS
 from runner.contract.yaml12 import dump_yaml, load_mapping
+from runner.training.appended_file import AppendedFile
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ class Tee:
     """Sends what is printed to the terminal and to logs.txt. Only used outside a launch; in one the supervisor does it."""
 
     def __init__(self, path: Path) -> None:
-        self._file: TextIO = path.open("a", buffering=1)
         self._streams = sys.stdout, sys.stderr
+        self._file = AppendedFile(path, lambda text: print(text, file=self._streams[0], flush=True))
 
     def __enter__(self) -> "Tee":
         sys.stdout, sys.stderr = (_Both(stream, self._file) for stream in self._streams)
@@ -109,21 +110,22 @@ class Tee:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         sys.stdout, sys.stderr = self._streams
-        if error is not None and not isinstance(error, SystemExit):
-            self._file.write("".join(traceback.format_exception(error)))
+        if isinstance(error, RunnerError):
+            self._file.append(f"error: {error}\n".encode())
+        elif error is not None and not isinstance(error, SystemExit):
+            self._file.append("".join(traceback.format_exception(error)).encode())
         self._file.close()
 
 
 class _Both:
     """A stream that also writes to a file; everything else is the stream's."""
 
-    def __init__(self, stream: Any, file: TextIO) -> None:
+    def __init__(self, stream: Any, file: AppendedFile) -> None:
         self._stream, self._file = stream, file
 
     def write(self, text: str) -> int:
-        self._file.write(
-            text.rpartition("\r")[2] if "\r" in text and not text.endswith("\n") else text.replace("\r", "")
-        )
+        kept = text.rpartition("\r")[2] if "\r" in text and not text.endswith("\n") else text.replace("\r", "")
+        self._file.append(kept.encode(errors="backslashreplace"))
         return int(self._stream.write(text))
 
     def __getattr__(self, name: str) -> Any:

@@ -57,6 +57,22 @@ class Settings:
         return cls(**values)
 
 
+def check_builtin(config: Any) -> None:
+    """Look at the keys that a launch has checked and a config of somebody's own has not.
+
+    Raises:
+        RunnerError: names each that is wrong.
+    """
+    problems = []
+    seed, gpu = getattr(config, "seed", None), getattr(config, "gpu", "auto")
+    if type(seed) is not int or seed < 0:
+        problems.append(f"seed: a whole number from 0 on expected, found {seed!r}")
+    if gpu not in ("auto", True, False) or type(gpu) is int:
+        problems.append(f"gpu: true, false or auto expected, found {gpu!r}")
+    if problems:
+        raise RunnerError("config: " + "; ".join(problems))
+
+
 def refuse_nonsense(settings: Settings, *, device: str, has_cuda_bf16: bool = True) -> None:
     """Refuse what this device cannot do, with the reason.
 

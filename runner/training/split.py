@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from runner.training.data import Feed, Fetched, make_feed
+from runner.training.data import Batch, Feed, Fetched, make_feed
+from runner.training.distributed import SharedStop
 from runner.training.interrupts import Interrupted
 from runner.training.metrics import scores_of
 from runner.training.progress_bar import ProgressBar
-from runner.training.seeding import derive_seed, seed_everything
+from runner.training.seeding import derive_seed, restore_rng, rng_state, seed_everything
 
 if TYPE_CHECKING:
+    from runner.training.step import Steps
     from runner.training.trainer import Trainer
 
 _EVALUATION = 2
@@ -39,23 +41,19 @@ def evaluate_split(
     """
     seed = derive_seed(trainer.config.seed, _EVALUATION)
     feed = make_feed(loader, how=trainer.settings.loader, seed=seed, aside=trainer.aside, endless=False)
-    model, ema = trainer.bare_model, trainer.update.ema
-    was_training, wrapped = model.training, trainer.model
+    ema = trainer.update.ema
     total: Any = 0.0
     n_examples = 0
+    shared = SharedStop(trainer.processes)
     metrics.reset()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
         stack.enter_context(contextlib.closing(feed))
         if averaged and ema is not None:
             stack.enter_context(ema.in_place())
-        stack.callback(model.train, was_training)
-        stack.callback(setattr, trainer, "model", wrapped)
-        trainer.model = model
-        model.eval()
+        stack.enter_context(quiet(trainer))
         seed_everything(seed)
         for fetched in _one_epoch(feed, trainer.processes.first):
-            _stop_if_asked(trainer)
+            _stop_if_asked(trainer, shared)
             batch = trainer.preprocess_batch(fetched.batch)
             with trainer.update.autocast():
                 output = trainer.forward_model(batch)
@@ -63,11 +61,37 @@ def evaluate_split(
             if keep is not None:
                 keep.append(on_cpu(trainer.predict(batch, output)))
             elif n_examples == 0 and trainer.processes.first:
-                trainer.visualise(batch, output, mode)
+                show(trainer, batch, output, mode)
             total = total + loss.double() * fetched.n_examples
             n_examples += fetched.n_examples
             trainer.update_metrics(metrics, batch, output)
     return {"loss": float(total) / n_examples, **scores_of(metrics, trainer.global_step)}
+
+
+@contextlib.contextmanager
+def quiet(trainer: "Steps") -> Iterator[None]:
+    """Inside, `trainer.model` is the model alone, in evaluation mode and without gradients; after, all is as before,
+    the random generators too."""
+    model, wrapped, rng = trainer.bare_model, trainer.model, rng_state(trainer.device)
+    was_training = model.training
+    trainer.model = model
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        trainer.model = wrapped
+        model.train(was_training)
+        restore_rng(rng, trainer.device)
+
+
+def show(trainer: "Trainer", batch: Batch, output: Any, mode: str) -> None:
+    """Call `visualise`. What it draws at random changes nothing, so that it may be called as often as one likes."""
+    rng = rng_state(trainer.device)
+    try:
+        trainer.visualise(batch, output, mode)
+    finally:
+        restore_rng(rng, trainer.device)
 
 
 def _one_epoch(feed: Feed, shown: bool) -> Iterator[Fetched]:
@@ -82,10 +106,10 @@ def _one_epoch(feed: Feed, shown: bool) -> Iterator[Fetched]:
     bar.close()
 
 
-def _stop_if_asked(trainer: "Trainer") -> None:
-    """A long validation must not use up the grace time. Several processes first finish it: they stop at the same step."""
-    requested = trainer.interrupts.requested
-    if requested is not None and trainer.processes.world == 1:
+def _stop_if_asked(trainer: "Trainer", shared: SharedStop) -> None:
+    """A long validation must not use up the grace time; several processes leave it after the same batch."""
+    requested = shared.agreed(trainer.interrupts.requested)
+    if requested is not None:
         raise Interrupted(requested)
 
 

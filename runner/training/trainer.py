@@ -1,44 +1,37 @@
 """The training loop, written once. A project inherits from `Trainer` and writes its data, model, loss and metrics."""
 
 import contextlib
-import time
+import math
 from typing import Any, NoReturn
 
 import torch
-from torch import nn
 
-from runner.contract.config import snapshot, unread
+from runner.contract.config import snapshot
 from runner.contract.errors import RunnerError
 from runner.training import text
 from runner.training.aside import Aside
-from runner.training.checkpoints import CheckpointStore
-from runner.training.data import Batch, Feed, Fetched, make_feed
+from runner.training.assembly import Assembly
 from runner.training.distributed import SharedStop
-from runner.training.hooks import Hooks, check_set, check_written
+from runner.training.ending import finish
+from runner.training.hooks import check_written
+from runner.training.horizon import not_counted
 from runner.training.interrupts import Interrupted, Interrupts
-from runner.training.logger import Logger, hyperparameter_lines, stack_lines
-from runner.training.metrics import check_metrics, scores_of
-from runner.training.monitor import Monitor, Schedule
+from runner.training.logger import hyperparameter_lines, stack_lines
+from runner.training.metrics import scores_of
+from runner.training.monitor import Monitor
 from runner.training.placement import place
 from runner.training.pretrained import start_from
 from runner.training.profiling import Profile
 from runner.training.progress import Progress
-from runner.training.saver import Saver
-from runner.training.seeding import derive_seed, restore_rng, rng_state, seed_everything
-from runner.training.session import Session, Tee, read_config
-from runner.training.settings import Settings
-from runner.training.spec import print_model_spec
-from runner.training.split import evaluate_split
+from runner.training.seeding import deterministic, rng_state, seed_everything
+from runner.training.session import Session, read_config
+from runner.training.settings import Settings, check_builtin
+from runner.training.split import evaluate_split, show
 from runner.training.trainer_state import facts_of, save_not_finite, state_of
-from runner.training.transfer import Prefetcher
-from runner.training.update import Update
-from runner.training.watch import Clock, LossWatch, NotFinite
-
-_TRAIN = 1
-"""The stream of random numbers that the training data use."""
+from runner.training.watch import Clock, NotFinite
 
 
-class Trainer(Hooks):
+class Trainer(Assembly):
     """Everything about training that is not research.
 
     The loop, as it runs:
@@ -60,7 +53,9 @@ class Trainer(Hooks):
     def __init__(self, config: Any, *, session: Session | None = None) -> None:
         check_written(self, Trainer)
         self.config = read_config(config)
-        self.settings = settings = Settings.from_config(self.config)
+        with not_counted(self.config):
+            self.settings = settings = Settings.from_config(self.config)
+        check_builtin(self.config)
         self.device, self.processes = place(self.config, settings)
         self.session = session or Session.of_launch_or_new(self.config, first=self.processes.first)
         self.session_name = self.session.name
@@ -74,9 +69,10 @@ class Trainer(Hooks):
         self.registered: dict[str, Any] = {}
         self.aside = Aside()
         self.interrupts = Interrupts()
-        seed_everything(self.config.seed, deterministic=settings.deterministic)
-        self._create()
-        self._assemble()
+        seed_everything(self.config.seed)
+        with deterministic(settings.deterministic):
+            self._create()
+            self._assemble()
 
     @property
     def tensorboard(self) -> Any:
@@ -97,76 +93,6 @@ class Trainer(Hooks):
         """Save and restore `thing` (it has state_dict and load_state_dict) with the rest."""
         self.registered[name] = thing
 
-    # Creation --------------------------------------------------------------------------------------------------------
-
-    def _create(self) -> None:
-        self.create_data()
-        check_set(self, "create_data", "train_dataloader", "val_dataloader")
-        self.create_model()
-        check_set(self, "create_model", "model")
-        if self.processes.first:
-            print_model_spec(self.model)
-        self.model.to(self.device, **({"memory_format": torch.channels_last} if self.settings.channels_last else {}))
-        if self.settings.compile:
-            self.model.compile()
-        self.create_loss()
-        check_set(self, "create_loss", "loss_fn")
-        if isinstance(self.loss_fn, nn.Module):
-            self.loss_fn.to(self.device)
-        self.create_optimiser()
-        check_set(self, "create_optimiser", "optimiser")
-        self.create_scheduler()
-        self.create_metrics()
-        check_set(self, "create_metrics", "train_metrics", "val_metrics")
-        for name in ("train_metrics", "val_metrics"):
-            check_metrics(getattr(self, name), name)
-
-    def _assemble(self) -> None:
-        """Put the machinery around what the project made."""
-        settings, processes = self.settings, self.processes
-        self.bare_model: nn.Module = self.model
-        self.update = Update(settings, self.bare_model, self.optimiser, self.device)
-        self.model = processes.wrap(self.bare_model, self.device)
-        self.feed = self._train_feed()
-        n_batches = self.feed.n_batches(0)
-        self.schedule = Schedule.of(settings, -(-n_batches // settings.accumulate) if n_batches else None)
-        self._busy_at = 1
-        self._watch = LossWatch(self.device, stop=settings.nan_policy == "stop", length=settings.print_iterations)
-        self._simple = self.update.plain and settings.accumulate == 1 and processes.world == 1
-        self._fetched: Fetched | None = None
-        self.epoch_before, self._applied = 0, True
-        self.store: CheckpointStore | None = None
-        self._saver: Saver | None = None
-        if self.session.paths is not None and processes.first:
-            folder = self.session.paths.checkpoints
-            self.store = CheckpointStore(folder, keep_last=settings.keep_last, keep_every=settings.keep_every)
-            self._saver = Saver(self.store, before_publish=self._sync_logs, on_failure=self._tell_failure)
-        if processes.rank:
-            torch.manual_seed(derive_seed(self.config.seed, processes.rank))
-
-    def _train_feed(self) -> Feed:
-        settings = self.settings
-        feed = make_feed(
-            self.train_dataloader,
-            how=settings.loader,
-            seed=derive_seed(self.config.seed, _TRAIN),
-            aside=self.aside,
-            endless=True,
-            shard=self.processes.shard,
-        )
-        if self.device.type == "cuda" and settings.prefetch:
-            return Prefetcher(feed, self.device, settings.prefetch, channels_last=settings.channels_last)
-        return feed
-
-    def _make_logger(self, purge_step: int | None) -> Logger:
-        paths, settings = self.session.paths, self.settings
-        return Logger(
-            first=self.processes.first,
-            metrics=paths.metrics if paths is not None and settings.write_file else None,
-            tensorboard=paths.tensorboard if paths is not None and settings.write_tb else None,
-            purge_step=purge_step,
-        )
-
     # Training --------------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
@@ -178,17 +104,18 @@ class Trainer(Hooks):
         """
         paths = self.session.paths
         with contextlib.ExitStack() as stack:
-            if self.session.own and paths is not None and self.processes.first:
-                stack.enter_context(Tee(paths.logs))
+            stack.enter_context(self._logged())
+            stack.enter_context(deterministic(self.settings.deterministic))
             stack.enter_context(self.interrupts)
             self._profile = stack.enter_context(
-                Profile(self.settings.profile, paths.debug if paths else None, self.logger.say)
+                Profile(self.settings.profile, paths.debug if paths and self.processes.first else None, self.logger.say)
             )
             stack.callback(self._close)
             try:
                 self._begin()
                 self._loop()
-                self._finish()
+                self._wait_for_save()
+                finish(self)
             except NotFinite as error:
                 raise RunnerError(save_not_finite(self, error)) from None
 
@@ -200,9 +127,10 @@ class Trainer(Hooks):
         """
         from runner.training.resuming import resume
 
-        return resume(self, force=force)
+        with self._logged():
+            return resume(self, force=force)
 
-    def rewind_logs(self, step: int) -> None:
+    def _rewind_logs(self, step: int) -> None:
         """Forget what was logged after `step`."""
         self.logger.close()
         self.logger = self._make_logger(step + 1)
@@ -230,81 +158,27 @@ class Trainer(Hooks):
         progress, n_iterations = self.progress, self.schedule.n_iterations
         if progress.step:
             self._periodic(progress.step, resumed=True)
-        while progress.step < n_iterations and not progress.stopped_early:
+        while progress.step < n_iterations and not self.monitor.hopeless:
             self.global_step += 1
-            self.train_step()
+            loss = self.train_step()
+            if self._own_step:
+                loss = self._loss_of_own_step(loss)
+            if self.global_step >= self._busy_at:
+                self._observe(loss)
+            self._seen = None
             self._complete_step()
 
-    def train_step(self) -> Any:
-        """One optimiser step, on the next batch or the next `accumulate` of them. Returns the loss."""
-        if self._simple:
-            batch = self._get_next_batch()
-            output = self.forward_model(batch)
-            loss = self.forward_loss(batch, output)
-            self._watch.see(self.global_step, loss)
-            self.optimiser.zero_grad()
-            loss.backward()
-            self.optimiser.step()
-        else:
-            batch, output, loss = self._careful_step()
-        if self.global_step >= self._busy_at:
-            self._observe(batch, output, loss)
-        return loss
-
-    def _careful_step(self) -> tuple[Batch, Any, Any]:
-        """A step with everything: accumulation, precision, clipping, moving average, several processes."""
-        update, world, step = self.update, self.processes.world, self.global_step
-        self.optimiser.zero_grad()
-        total: Any = 0.0
-        n_batches, n_examples = self._group()
-        for left in reversed(range(n_batches)):
-            batch = self._get_next_batch()
-            with self.model.no_sync() if world > 1 and left else contextlib.nullcontext():
-                with update.autocast():
-                    output = self.forward_model(batch)
-                    loss = self.forward_loss(batch, output)
-                fetched = self._fetched
-                assert fetched is not None
-                weight = fetched.n_examples * world / n_examples if n_examples else 1 / n_batches
-                if weight != 1:
-                    loss = loss * weight
-                self._watch.see(step, loss)
-                update.backward(loss)
-            total = total + loss.detach()
-            if not n_examples and fetched.last:
-                break
-        self._applied = update.apply()
-        return batch, output, total
-
-    def _group(self) -> tuple[int, int | None]:
-        """How many batches make this step, and their examples in all processes; None where a stream cannot say."""
-        progress, wanted = self.progress, self.settings.accumulate
-        n_batches = self.feed.n_batches(progress.epoch)
-        count = wanted if n_batches is None else max(1, min(wanted, n_batches - progress.batch))
-        return count, self.feed.n_examples(progress.epoch, progress.batch, count)
-
-    def _get_next_batch(self) -> Batch:
-        """The next batch, on the device; counts it and the time it took."""
-        start = time.perf_counter()
-        self._fetched = fetched = self.feed.next()
-        batch = self.preprocess_batch(fetched.batch)
-        progress = self.progress
-        progress.examples += fetched.n_examples_of_all
-        if fetched.last:
-            progress.epoch, progress.batch = fetched.epoch + 1, 0
-        else:
-            progress.batch += 1
-        self.clock.fetch_s += time.perf_counter() - start
-        return batch
-
-    def _observe(self, batch: Batch, output: Any, loss: Any) -> None:
+    def _observe(self, loss: torch.Tensor) -> None:
         """What is due on this step's batch: count it, show it, log it."""
         step, schedule = self.global_step, self.schedule
-        with torch.no_grad():
-            if schedule.counts(step):
-                self.update_metrics(self.train_metrics, batch, output)
-            if schedule.visualises(step) and self.processes.first:
-                self.visualise(batch, output, "train")
+        counts, shows = schedule.counts(step), schedule.visualises(step) and self.processes.first
+        if counts or shows:
+            batch, output = self._seen or self._look_again()
+            with torch.no_grad():
+                if counts:
+                    self.update_metrics(self.train_metrics, batch, output)
+                if shows:
+                    show(self, batch, output, "train")
         if schedule.prints(step):
             self.print_log(loss)
 
@@ -363,21 +237,21 @@ class Trainer(Hooks):
         if (
             is_best
             or (self.schedule.saves(step) and (validated or not resumed))
-            or (validated and self.progress.stopped_early)
+            or (validated and self.monitor.hopeless)
         ):
             self.save_checkpoint()
+        elif validated:
+            self.logger.say(f"{text.LINE}\n")
 
     def validate(self) -> float:
         """Evaluate on the validation set, tell the monitor, return the score. The training's random numbers stay as they are."""
         step, say, monitor = self.global_step, self.logger.say, self.monitor
+        self._watch.check()
         say(text.heading("Validation"))
-        rng = rng_state(self.device)
         try:
             scores = self.processes.agree(evaluate_split(self, self.val_dataloader, self.val_metrics, "val"))
         except Interrupted as request:
-            restore_rng(rng, self.device)
             self._interrupt(request.number)
-        restore_rng(rng, self.device)
         train_scores = scores_of(self.train_metrics, step)
         self.train_metrics.reset()
         self.progress.validated_step = step
@@ -386,6 +260,9 @@ class Trainer(Hooks):
         if monitor.name in train_scores:
             say(text.score_line("Train score", train_scores[monitor.name]))
         say(text.score_line("Val score", score))
+        for name, value in scores.items():
+            if not math.isfinite(value):
+                say(f"WARNING: step {step}: the validation's {name} is {value}")
         self.logger.record(step, self.epoch, "train", train_scores)
         self.logger.record(step, self.epoch, "val", scores)
         if monitor.judge(score, step):
@@ -394,11 +271,15 @@ class Trainer(Hooks):
             say(f"Early Stopping Counter: {monitor.n_without_better}/{monitor.patience}")
         if self._on_plateau:
             self.scheduler.step(score)
-        self.progress.stopped_early = monitor.hopeless and step < self.schedule.n_iterations
         return score
 
     def save_checkpoint(self) -> None:
-        """Save the state as it stands; returns as soon as the training may go on."""
+        """Save the state as it stands; returns as soon as the training may go on.
+
+        Raises:
+            NotFinite: a loss that was not looked at yet was not finite, so that the weights are spoilt.
+        """
+        self._watch.check()
         rngs = self.processes.gather(rng_state(self.device))
         if self._saver is not None and self.store is not None:
             self._saver.save(state_of(self, rngs), facts_of(self), best_step=self.monitor.best_step)
@@ -413,39 +294,6 @@ class Trainer(Hooks):
         self._wait_for_save()
         raise Interrupted(number)
 
-    def _finish(self) -> None:
-        self._wait_for_save()
-        test = self._evaluate_best() if self.test_dataloader is not None and self.settings.final_evaluation else {}
-        say, monitor, schedule, step = self.logger.say, self.monitor, self.schedule, self.progress.step
-        cause = "complete"
-        if self.progress.stopped_early:
-            cause = f"stopped early after {monitor.n_without_better} validations without a better score"
-        say(text.heading("Summary"))
-        say(f"Steps: {schedule.in_epochs(step)} of {schedule.n_iterations}, {cause}")
-        say(f"Time: {text.duration(self.clock.elapsed_s)}, examples: {self.progress.examples}")
-        if monitor.best_step is not None:
-            say(f"Best {monitor.name}: {monitor.best_score:.4f} after step {schedule.in_epochs(monitor.best_step)}")
-        for name, value in test.items():
-            say(f"Test {name}: {value:.4f}")
-        never = unread(self.config)
-        if never:
-            say(f"Config keys that nothing read: {', '.join(never)}")
-        say(text.LINE)
-
-    def _evaluate_best(self) -> dict[str, float]:
-        """The scores of the best checkpoint on the test set; the weights are as before after."""
-        best, store = self.monitor.best_step, self.store
-        state = store.read(store.path(best)).state if store is not None and best is not None else None
-        state = self.processes.agree(state)
-        own = {name: tensor.clone() for name, tensor in self.bare_model.state_dict().items()}
-        if state is not None:
-            self.bare_model.load_state_dict(state["ema"] or state["model"])
-        metrics = self.test_metrics or self.val_metrics
-        scores = evaluate_split(self, self.test_dataloader, metrics, "test", averaged=state is None)
-        self.bare_model.load_state_dict(own)
-        self.logger.record(best or self.progress.step, self.epoch, "test", scores)
-        return scores
-
     def _wait_for_save(self) -> None:
         if self._saver is not None:
             try:
@@ -454,13 +302,6 @@ class Trainer(Hooks):
                 problem = f"{error.filename}: the last checkpoint could not be written ({error.strerror})"
                 raise RunnerError(f"{problem}; free space and resume") from None
         self.processes.wait()
-
-    def _sync_logs(self) -> None:
-        self.logger.sync()
-
-    def _tell_failure(self, error: OSError) -> None:
-        problem = f"{error.filename}: checkpoint not written ({error.strerror})"
-        self.logger.say(f"WARNING: {problem}; going on, earlier checkpoints are untouched")
 
     def _close(self) -> None:
         """Whatever happened: end the workers and threads, write the rest."""

@@ -2,10 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from runner.contract.config import NOT_IDENTITY, Config, snapshot
+from runner.contract.errors import RunnerError
+from runner.training.checkpoints import write_state
+from runner.training.data import is_stream
+from runner.training.horizon import keys_read
 from runner.training.metrics import metrics_state, restore_metrics
 from runner.training.seeding import restore_rng, rng_state
 from runner.training.state import Staging
@@ -37,7 +40,17 @@ def state_of(trainer: "Trainer", rngs: list[Any]) -> dict[str, Any]:
 
 
 def load_state(trainer: "Trainer", state: dict[str, Any]) -> None:
-    """Continue from a state that `state_of` gave."""
+    """Continue from a state that `state_of` gave.
+
+    Raises:
+        RunnerError: something is registered whose state the checkpoint has not.
+    """
+    missing = [name for name in trainer.registered if name not in state["registered"]]
+    if missing:
+        raise RunnerError(
+            f"resume: the checkpoint holds no state of {', '.join(missing)} (it holds: {', '.join(state['registered']) or 'none'}), "
+            "which register_state names: the project's code is another now; start a new run"
+        )
     update, loss_fn, progress = trainer.update, trainer.loss_fn, trainer.progress
     progress.load_state_dict(state["progress"])
     trainer.bare_model.load_state_dict(state["model"])
@@ -68,8 +81,16 @@ def facts_of(trainer: "Trainer") -> dict[str, Any]:
         "elapsed_s": round(trainer.clock.elapsed_s, 3),
         "processes": trainer.processes.world,
         "n_iterations": trainer.schedule.n_iterations,
+        "horizon_read": keys_read(trainer.config),
+        "stream_workers": stream_workers_of(trainer),
         "config": config_part(trainer.config),
     }
+
+
+def stream_workers_of(trainer: "Trainer") -> dict[str, int]:
+    """By split, the number of workers where the data are a stream, whose order depends on it."""
+    loaders = {"train": trainer.train_dataloader, "val": trainer.val_dataloader}
+    return {split: getattr(loader, "num_workers", 0) for split, loader in loaders.items() if is_stream(loader)}
 
 
 def config_part(config: Config) -> dict[str, Any]:
@@ -79,12 +100,20 @@ def config_part(config: Config) -> dict[str, Any]:
 
 def save_not_finite(trainer: "Trainer", error: NotFinite) -> str:
     """Save the state that a bad loss came from into debug/, and say so. The checkpoints are not touched."""
-    where = "nothing is saved, there is no run folder"
-    if trainer.session.paths is not None:
-        folder = trainer.session.paths.debug
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"not_finite_step_{error.step:08d}_rank_{trainer.processes.rank}.pt"
-        with path.open("wb") as handle:
-            torch.save(Staging().copy(state_of(trainer, [rng_state(trainer.device)])), handle)
-        where = f"the state is saved in {path}"
-    return f"{error}; {where}; lower the learning rate, clip the gradient (clip_norm), or let it pass with nan_policy: ignore"
+    advice = "lower the learning rate, clip the gradient (clip_norm), or let it pass with nan_policy: ignore"
+    return f"{error}; {_saved_for_debugging(trainer, error.step)}; {advice}"
+
+
+def _saved_for_debugging(trainer: "Trainer", step: int) -> str:
+    """Where the state is, in words."""
+    if not trainer.processes.first:
+        return f"that is the loss of process {trainer.processes.rank}, and only process 0 saves"
+    if trainer.session.paths is None:
+        return "nothing is saved, there is no run folder"
+    path = trainer.session.paths.debug / f"not_finite_step_{step:08d}.pt"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_state(path, Staging().copy(state_of(trainer, [rng_state(trainer.device)])))
+    except OSError as error:
+        return f"the state could not be saved in {path} ({error.strerror})"
+    return f"the state after step {trainer.progress.step} is saved in {path}"

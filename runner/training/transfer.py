@@ -1,6 +1,8 @@
 """Batches on their way to the device."""
 
+import copy
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,29 +12,33 @@ from runner.training.data import Batch, Feed, Fetched
 
 def to_device(batch: Batch, device: torch.device, *, channels_last: bool = False) -> Batch:
     """The same structure with its tensors on `device`; texts, numbers and anything else pass through."""
-    if isinstance(batch, torch.Tensor):
-        if channels_last and batch.dim() == 4:
-            return batch.to(device, non_blocking=True, memory_format=torch.channels_last)
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return type(batch)({key: to_device(value, device, channels_last=channels_last) for key, value in batch.items()})
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(value, device, channels_last=channels_last) for value in batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(to_device(value, device, channels_last=channels_last) for value in batch)
-    return batch
+
+    def moved(tensor: torch.Tensor) -> torch.Tensor:
+        if channels_last and tensor.dim() == 4:
+            return tensor.to(device, non_blocking=True, memory_format=torch.channels_last)
+        return tensor.to(device, non_blocking=True)
+
+    return _changed(batch, moved)
 
 
 def pinned(batch: Batch) -> Batch:
     """The same structure with its CPU tensors in pinned memory, which a GPU copies from without waiting."""
+    return _changed(batch, lambda t: t.pin_memory() if t.device.type == "cpu" and not t.is_pinned() else t)
+
+
+def _changed(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+    """The same structure, its tensors changed."""
     if isinstance(batch, torch.Tensor):
-        return batch.pin_memory() if batch.device.type == "cpu" and not batch.is_pinned() else batch
+        return change(batch)
     if isinstance(batch, dict):
-        return type(batch)({key: pinned(value) for key, value in batch.items()})
+        result = copy.copy(batch)  # of a defaultdict's kind, which no call of its type would make
+        for key, value in batch.items():
+            result[key] = _changed(value, change)
+        return result
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(pinned(value) for value in batch))
+        return type(batch)(*(_changed(value, change) for value in batch))
     if isinstance(batch, list | tuple):
-        return type(batch)(pinned(value) for value in batch)
+        return type(batch)(_changed(value, change) for value in batch)
     return batch
 
 

@@ -40,6 +40,12 @@ class Update:
         else:
             torch.autograd.backward(self.scaler.scale(loss))
 
+    @torch.no_grad()
+    def scale_gradients(self, factor: float) -> None:
+        """Multiply what was added so far."""
+        gradients = [p.grad for group in self._optimiser.param_groups for p in group["params"] if p.grad is not None]
+        torch._foreach_mul_(gradients, factor)
+
     def apply(self) -> bool:
         """New weights from the gradients; False where a half-precision overflow made the scaler skip the step."""
         optimiser, scaler = self._optimiser, self.scaler

@@ -15,21 +15,20 @@ class NotFinite(Exception):
 
 
 class LossWatch:
-    """Sees every loss. On the CPU a bad one is noticed before it reaches the weights; on a GPU, where looking would make
-    every step wait, the losses are kept there and looked at when one is logged."""
+    """Sees every loss. `at_once` (on the CPU) a bad one is noticed before it reaches the weights; on a GPU, where looking
+    would make every step wait, the losses are kept there and looked at when one is logged, validated or saved."""
 
-    def __init__(self, device: torch.device, *, stop: bool, length: int) -> None:
-        self._stop = stop
-        self._at_once = device.type == "cpu"
-        self._history = None if self._at_once or not stop else torch.zeros(length, device=device)
-        self._first = 0
-        self._n = 0
+    def __init__(self, device: torch.device, *, stop: bool, length: int, at_once: bool) -> None:
+        self._stop, self._at_once = stop, at_once
+        self._history = None if at_once or not stop else torch.zeros(length, device=device)
+        self._steps: list[int] = []
+        """Of the losses that were kept; several where a step has several batches."""
 
     def see(self, step: int, loss: torch.Tensor) -> None:
-        """Take note of the loss of `step`.
+        """Take note of a loss of `step`.
 
         Raises:
-            NotFinite: it is NaN or infinite (on a GPU: only `check` says so).
+            NotFinite: it is NaN or infinite; where losses are kept, only `check` says so.
         """
         if not self._stop:
             return
@@ -38,12 +37,10 @@ class LossWatch:
             if value - value != 0.0:
                 raise NotFinite(step, value)
         elif self._history is not None:
-            if self._n == len(self._history):
+            if len(self._steps) == len(self._history):
                 self.check()
-            if self._n == 0:
-                self._first = step
-            self._history[self._n].copy_(loss.detach())
-            self._n += 1
+            self._history[len(self._steps)].copy_(loss.detach())
+            self._steps.append(step)
 
     def check(self) -> None:
         """Look at what was kept.
@@ -51,12 +48,12 @@ class LossWatch:
         Raises:
             NotFinite: names the first step whose loss was not finite.
         """
-        if self._history is None or self._n == 0:
+        if self._history is None or not self._steps:
             return
-        values, self._n = self._history[: self._n].tolist(), 0
-        for offset, value in enumerate(values):
+        steps, self._steps = self._steps, []
+        for step, value in zip(steps, self._history[: len(steps)].tolist(), strict=True):
             if not math.isfinite(value):
-                raise NotFinite(self._first + offset, value)
+                raise NotFinite(step, value)
 
 
 class Clock:

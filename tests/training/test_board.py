@@ -10,6 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+from runner.contract.errors import RunnerError
 from runner.training.board import Board
 from runner.training.event_file import crc32c, masked_crc32c
 
@@ -135,3 +136,68 @@ def test_the_thread_writes_while_the_training_goes_on(tmp_path: Path) -> None:
         time.sleep(0.01)
     assert [event.step for event in EventFileLoader(str(next(tmp_path.rglob("events*")))).Load()] == [0, 1]
     board.close()
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (
+            lambda board: board.add_images("train/two", torch.zeros(1, 2, 4, 5), 1),
+            r"train/two: a picture of shape NCHW with 1, 3 or 4 channels expected, found shape \(1, 2, 4, 5\)",
+        ),
+        (
+            lambda board: board.add_image("train/five", torch.zeros(1, 1, 3, 4, 5), 1),
+            "train/five: a picture of shape CHW",
+        ),
+        (lambda board: board.add_image("a", torch.zeros(3, 0, 5), 1), r"a: a picture .* found shape \(3, 0, 5\)"),
+        (
+            lambda board: board.add_image("a", torch.zeros(4, 5), 1, dataformats="HX"),
+            "a: dataformats HW, .* found 'HX'",
+        ),
+        (
+            lambda board: board.add_image("a", np.array([["x"]]), 1, dataformats="HW"),
+            "a: numbers expected, found ndarray",
+        ),
+        (lambda board: board.add_scalar("train/word", "abc", 1), "train/word: one number expected, found str 'abc'"),
+        (
+            lambda board: board.add_scalar("a", torch.zeros(2), 1),
+            r"a: one number expected, found Tensor of shape \(2,\)",
+        ),
+        (
+            lambda board: board.add_histogram("train/words", ["a"], 1),
+            r"train/words: numbers expected, found list \['a'\]",
+        ),
+        (lambda board: board.add_text("train/note", 3, 1), "train/note: a text expected, found int"),
+    ],
+)
+@pytest.mark.parametrize("on", [True, False])
+def test_what_cannot_be_shown_is_refused_by_its_tag(tmp_path: Path, call: Any, expected: str, on: bool) -> None:
+    board = Board(tmp_path if on else None)
+    with pytest.raises(RunnerError, match=f"^tensorboard: {expected}"):
+        call(board)
+    board.close()
+
+
+def test_every_kind_of_number_is_one(tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    for step, value in enumerate([1, True, np.float32(1), np.ones((1, 1)), torch.ones(1, 1), torch.tensor(1)]):
+        board.add_scalar("train/one", value, step)
+    board.add_scalar("train/whenever", 1.0, None)
+    board.close()
+    assert scalars(tmp_path / "train", "train/one") == [(step, 1.0) for step in range(6)]
+    assert scalars(tmp_path / "train", "train/whenever") == [(0, 1.0)]
+
+
+def test_what_cannot_be_encoded_is_dropped_alone(tmp_path: Path) -> None:
+    told: list[str] = []
+    board = Board(tmp_path, tell=told.append)
+    board.add_scalar("train/good", 1.0, 1)
+    board.add_scalar("train/good", 2.0, "two")
+    board.add_text("train/note", "half a pair: \ud800", 2)
+    board.add_scalar("train/good", 3.0, 3)
+    board.close()
+    assert scalars(tmp_path / "train", "train/good") == [(1, 1.0), (3, 3.0)]
+    assert len(told) == 2 and told[0].startswith(
+        "WARNING: tensorboard: train/good of step two is not shown (TypeError: "
+    )
+    assert told[1].startswith("WARNING: tensorboard: train/note of step 2 is not shown (UnicodeEncodeError: ")

@@ -299,7 +299,7 @@ def test_resume_says_what_it_took_and_what_it_found_damaged(tmp_path: Path, caps
     again = TinyTrainer(config, session=Session.existing(session))
     assert again.resume() == 18
     out = capsys.readouterr().out
-    assert "Damaged: step_00000024.pt: " in out
+    assert "Damaged: step_00000024.pt: " in out and "Damaged: step_00000024.pt: " in (session / "logs.txt").read_text()
     assert f"Loaded model and optimiser weights from {session}/checkpoints/step_00000018.pt (step 18)" in out
     again.train()
     assert sorted(os.listdir(session / "checkpoints" / "damaged")) == ["step_00000024.json", "step_00000024.pt"]

@@ -167,8 +167,31 @@ def test_an_error_of_the_project_is_a_traceback(whole: Launch, tmp_path: Path) -
     assert done.returncode == 1 and done.stderr.rstrip().endswith("ZeroDivisionError: division by zero")
 
 
+FAILING = "import tiny\nclass T(tiny.TinyTrainer):\n    def create_loss(self):\n        nothing = 1 / 0\n"
+
+
+def test_the_debugger_opens_where_the_error_is_if_somebody_is_there(tmp_path: Path) -> None:
+    launch = Launch(tmp_path, debug=True)
+    done = launch("train")
+    assert done.returncode == 2 and done.stderr.startswith(
+        "error: debug: true opens pdb on an error, which needs a term"
+    )
+    assert "make shell PROJECT=" in done.stderr
+    (tmp_path / "failing.py").write_text(FAILING)
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "runner.training", "train", "failing:T"],
+        cwd=tmp_path, env=_environment(**launch.variables), stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.close(theirs)
+    os.write(ours, b"p type(self).__name__\nq\n")
+    output, _ = process.communicate(timeout=120)
+    os.close(ours)
+    assert process.returncode == 1 and b"(Pdb) 'T'\n" in output
+
+
 def test_two_processes_by_config(whole: Launch, tmp_path: Path) -> None:
-    """resources.processes starts torchrun; only the first process writes, and a resume continues exactly."""
+    """Only the first of them writes, a signal is their exit code, and a resume continues exactly."""
     launch = Launch(tmp_path, resources={"processes": 2})
     done = launch("train")
     assert done.returncode == 0, done.stderr
@@ -180,11 +203,43 @@ def test_two_processes_by_config(whole: Launch, tmp_path: Path) -> None:
     )  # fmt: skip
     _wait_for(halved.run / "metrics.jsonl", process)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(90) != 0
+    assert process.wait(90) == 128 + signal.SIGTERM
     done = halved("resume")
     assert done.returncode == 0, done.stderr
     assert halved.records() == launch.records()
     assert halved.sidecar(24)["sha256"] == launch.sidecar(24)["sha256"]
+
+
+def test_one_of_two_processes_fails(tmp_path: Path) -> None:
+    """The last line and the exit code are those of the one that knows why; only the first process writes."""
+    (tmp_path / "spoilt.py").write_text(
+        "import math, os, tiny\n"
+        "class T(tiny.TinyTrainer):\n"
+        "    def forward_loss(self, batch, output):\n"
+        "        loss = super().forward_loss(batch, output)\n"
+        "        return loss * math.nan if self.global_step == 11 and os.environ['RANK'] == '1' else loss\n"
+    )
+    launch = Launch(tmp_path, resources={"processes": 2}, profile=2)
+    done = command("train", "spoilt:T", cwd=tmp_path, **launch.variables)
+    assert done.returncode == 2
+    last = done.stderr.rstrip().splitlines()[-1]
+    assert last.startswith("error: step 11: the loss is nan; that is the loss of process 1, and only process 0 saves; ")
+    assert [path.name for path in (launch.run / "debug").iterdir()] == ["trace.json"]
+    assert json.loads((launch.run / "debug" / "trace.json").read_text())["distributedInfo"]["rank"] == 0
+
+
+def test_a_traceback_in_one_of_two_processes(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "import os, tiny\n"
+        "class T(tiny.TinyTrainer):\n"
+        "    def create_loss(self):\n"
+        "        1 / (1 - int(os.environ['RANK']))\n"
+        "        super().create_loss()\n"
+    )
+    launch = Launch(tmp_path, resources={"processes": 2})
+    done = command("train", "broken:T", cwd=tmp_path, **launch.variables)
+    assert done.returncode == 1 and "ZeroDivisionError: division by zero" in done.stderr
+    assert done.stderr.endswith("error: process 1 of 2 ended with exit code 1; see above\n")
 
 
 def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:

@@ -1,8 +1,9 @@
 """Data come in an order, and with a noise, that depend on (seed, epoch, batch) alone."""
 
 import random
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from runner.training.aside import Aside
 from runner.training.data import Feed, count_examples, make_feed
 from runner.training.order import IndexOrder, Shard
 from runner.training.seeding import derive_seed, restore_rng, rng_state, seed_generators
+from runner.training.transfer import Prefetcher, to_device
 
 
 def feed_of(loader: Any, **options: Any) -> Feed:
@@ -275,6 +277,30 @@ def test_set_epoch_is_told() -> None:
     for n_workers in (0, 2):
         feed = feed_of(DataLoader(Epochs(), 2, num_workers=n_workers))
         assert [int(x[0]) for x in taken(feed, 5, start=(1, 1))] == [1, 2, 2, 3, 3]
+
+
+def test_a_nested_batch_goes_to_the_device_as_it_is() -> None:
+    class Pair(NamedTuple):
+        first: Any
+        second: Any
+
+    lists: defaultdict[str, list[Any]] = defaultdict(list, {"x": [torch.ones(2)]})
+    batch = {"a": (torch.ones(1), "text", 3), "b": Pair(torch.ones(2), None), "c": lists, "d": Counter({"e": 2})}
+    moved = to_device(batch, torch.device("meta"))
+    assert moved["a"][0].device.type == moved["b"].first.device.type == moved["c"]["x"][0].device.type == "meta"
+    assert moved["a"][1:] == ("text", 3) and type(moved["b"]) is Pair and moved["b"].second is None
+    assert type(moved["c"]) is defaultdict and moved["c"]["new"] == [] and moved["d"] == Counter({"e": 2})
+    assert lists["x"][0].device.type == "cpu" and "new" not in lists
+
+
+@pytest.mark.gpu
+def test_batches_that_are_copied_ahead_are_the_same(dataset: NoisyDataset) -> None:
+    plain = taken(feed_of(DataLoader(dataset, 4, shuffle=True)), 13)
+    for depth in (1, 3):
+        feed = Prefetcher(
+            feed_of(DataLoader(dataset, 4, shuffle=True)), torch.device("cuda"), depth, channels_last=False
+        )
+        assert same(plain, [x.cpu() for x in taken(feed, 13)])
 
 
 def test_the_batch_dimension_is_found() -> None:

@@ -1,5 +1,6 @@
 """docs/trainer.md says what is so."""
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from tiny import TinyTrainer, base_config
 from torch import nn
 from torch.utils.data import Dataset
 
-from runner.contract.trainer_keys import table
+from runner.contract.config import unread
+from runner.contract.schema import SECTIONS
+from runner.contract.trainer_keys import BESIDES, DEFAULTS, table, table_besides
 from runner.training import Trainer, largest_batch, overfit_one_batch, print_model_spec
 from runner.training.hooks import REQUIRED
+from runner.training.session import Session, read_config
 
 TEXT = (Path(__file__).parents[2] / "docs" / "trainer.md").read_text()
 
@@ -29,12 +33,29 @@ class CifarDataset(Dataset[dict[str, torch.Tensor]]):
         return {"image": torch.rand(3, 32, 32), "label": torch.tensor(index % 10)}
 
 
-def test_the_table_of_keys_is_the_source_of_truth() -> None:
-    assert table() in TEXT, "paste the output of `python -m runner.contract.trainer_keys` into docs/trainer.md"
+def test_the_tables_of_keys_are_the_source_of_truth() -> None:
+    for part in (table(), table_besides()):
+        assert part in TEXT, "paste the output of `python -m runner.contract.trainer_keys` into docs/trainer.md"
+
+
+def test_every_key_that_the_trainer_reads_is_in_a_table() -> None:
+    """The config itself knows what was read in a whole training with everything on."""
+    config = read_config(base_config(n_iterations=2, scheduler_unit="epoch", schedule="step"))
+    trainer = TinyTrainer(config, session=Session.none())
+    trainer.train()
+    read = set(config) - set(unread(config)) - SECTIONS - {"batch_size", "learning_rate", "schedule"}
+    described = set(re.findall(r"^\| `([a-z_.]+)` \|", TEXT, re.MULTILINE))
+    assert read | set(BESIDES) | {"output_path"} <= described
+    assert set(DEFAULTS) <= described
 
 
 def test_every_hook_is_described() -> None:
-    assert all(f"`{name}" in TEXT for name in REQUIRED)
+    """All that a project may write or call: the public methods, the required ones among them."""
+    table_of_hooks = "\n".join(line for line in TEXT.splitlines() if line.startswith("| `"))
+    public = [name for name, value in inspect.getmembers(Trainer) if inspect.isfunction(value) and name[0] != "_"]
+    assert set(REQUIRED) < set(public)
+    for name in public:
+        assert re.search(rf"`{name}[(`]", table_of_hooks), f"{name} is missing in the table of hooks"
 
 
 def test_the_example_runs(tmp_path: Path) -> None:

@@ -119,6 +119,18 @@ def test_two_processes(server: Server, tally: Tally, tmp_path: Path) -> None:
     _compare(server, tally, tmp_path, base_config(), kills=6, processes=2)
 
 
+def test_two_processes_leave_a_validation_together(server: Server, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"processes": 2, "trainer": "StoppedInValidation"}
+    config, whole, broken = base_config(), tmp_path / "whole", tmp_path / "broken"
+    assert server.run(whole, config, **options)["exit"] == 0, (whole / "output_0.txt").read_text()
+    broken.mkdir()
+    (broken / "stop").touch()
+    assert server.run(broken, config, **options)["exit"] == 143, (broken / "output_1.txt").read_text()
+    assert json.loads((broken / "checkpoints" / "step_00000012.json").read_text())["score"] is None, "cut short"
+    assert server.run(broken, config, **options)["exit"] == 0, (broken / "output_0.txt").read_text()
+    assert outcome(broken) == outcome(whole)
+
+
 def test_at_least_thirty_kills(tally: Tally) -> None:
     if len(tally.scenarios) < len(SCENARIOS) + 2:
         pytest.skip("counts the kills of the whole file; only a part of it ran")

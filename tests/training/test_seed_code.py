@@ -11,6 +11,7 @@ from torch.optim import Adam
 from torch.utils.data import DataLoader, Dataset
 
 from runner.training import AccuracyMetrics, Trainer
+from runner.training.session import Session
 
 DATA_ROOT = "cifar10"
 
@@ -143,8 +144,12 @@ def test_the_validation_block(run: dict[str, Any]) -> None:
 
 def test_it_learns_and_restores(run: dict[str, Any]) -> None:
     trainer = run["trainer"]
-    assert trainer.best_score > 0.2
-    assert isinstance(trainer.best_score, float)
+    assert isinstance(trainer.best_score, float) and trainer.best_score > 0.2
+    again = CifarTrainer(run["folder"] / "config.yml", session=Session.existing(run["folder"]))
+    assert again.resume() == 200 and again.best_score == trainer.best_score
+    for name, value in again.model.state_dict().items():
+        assert torch.equal(value, trainer.model.state_dict()[name])
+    assert str(again.optimiser.state_dict()) == str(trainer.optimiser.state_dict())
 
 
 def test_tensorboard_holds_the_picture(run: dict[str, Any]) -> None:

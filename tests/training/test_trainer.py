@@ -3,7 +3,11 @@
 import json
 import math
 import os
+import re
+import shutil
 import signal
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +15,15 @@ import pytest
 import torch
 from tiny import N_FEATURES, NoisyDataset, TinyTrainer, base_config
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from runner.contract.errors import RunnerError
 from runner.contract.trainer_keys import DEFAULTS, KEYS, ON_RESUME
 from runner.training import AccuracyMetrics, ArrayDataset, Interrupted, MeanMetrics
+from runner.training.placement import refuse_crowd
 from runner.training.session import Session
 from runner.training.settings import Settings
+from runner.training.watch import Clock
 
 
 def trained(folder: Path, kind: type[TinyTrainer] = TinyTrainer, **changes: Any) -> TinyTrainer:
@@ -52,15 +58,12 @@ def test_the_same_for_any_number_of_workers_and_threads_of_logging(tmp_path: Pat
 
 @pytest.mark.parametrize("unit", ["step", "epoch"])
 def test_a_schedule_really_changes_the_rate(tmp_path: Path, unit: str) -> None:
-    rates = lines(
-        trained(tmp_path, schedule="step", scheduler_unit=unit, print_iterations=1, n_iterations=14),
-        "train",
-        "learning_rate",
-    )
-    if unit == "step":
-        assert rates == [(step, 0.05 * 0.5 ** ((step - 1) // 5)) for step in range(1, 15)]
-    else:
-        assert len({rate for _, rate in rates}) == 1
+    """StepLR halves it every 5 steps, or every 5 epochs of 7 steps."""
+    options: dict[str, Any] = {"print_iterations": 1, "n_iterations": 37, "val_iterations": 37}
+    trainer = trained(tmp_path, schedule="step", scheduler_unit=unit, **options)
+    every = 5 if unit == "step" else 35
+    expected = [(step, 0.05 * 0.5 ** ((step - 1) // every)) for step in range(1, 38)]
+    assert lines(trainer, "train", "learning_rate") == expected
     plain = lines(trained(tmp_path, print_iterations=1, n_iterations=14), "train", "loss")
     scheduled = lines(trained(tmp_path, schedule="step", print_iterations=1, n_iterations=14), "train", "loss")
     assert plain[:6] == scheduled[:6] and plain[6:] != scheduled[6:]
@@ -137,7 +140,7 @@ def test_the_loss_is_not_kept_on_the_graph(tmp_path: Path) -> None:
             return result.detach()
 
     Counting.counts = []
-    trained(tmp_path, Counting, print_iterations=50, val_iterations=50)
+    trained(tmp_path, Counting, n_iterations=10, print_iterations=50, val_iterations=50)
     assert max(Counting.counts) <= Counting.counts[0] + 1
 
 
@@ -150,10 +153,10 @@ def test_a_not_finite_loss_is_named_and_stops_with_a_saved_state(tmp_path: Path)
     trainer = Bad(base_config(output_path=str(tmp_path)))
     with pytest.raises(
         RunnerError,
-        match=r"^step 9: the loss is nan; the state is saved in .*not_finite_step_00000009_rank_0.pt; lower",
+        match=r"^step 9: the loss is nan; the state after step 8 is saved in .*not_finite_step_00000009.pt; lower",
     ):
         trainer.train()
-    saved = torch.load(Path(trainer.session_name) / "debug" / "not_finite_step_00000009_rank_0.pt", weights_only=True)
+    saved = torch.load(Path(trainer.session_name) / "debug" / "not_finite_step_00000009.pt", weights_only=True)
     assert saved["progress"]["step"] == 8
     assert all(bool(torch.isfinite(value).all()) for value in saved["model"].values()), (
         "noticed before it reached the weights"
@@ -207,6 +210,24 @@ def test_early_stopping(tmp_path: Path) -> None:
     assert "stopped early after 2 validations without a better score" in log
 
 
+def test_patience_that_ran_out_at_the_end_of_a_shorter_run_has_run_out(tmp_path: Path) -> None:
+    """Which is what makes train(2N) equal train(N) and resume."""
+    script = (0.1, 0.3, 0.2, 0.3, 0.9, 0.9)
+    whole = _scripted(tmp_path, script, patience=2)
+    short = _scripted(tmp_path, script, patience=2, n_iterations=16)
+    assert "Steps: 16 (2.286 epochs) of 16, complete" in (Path(short.session_name) / "logs.txt").read_text()
+    config = base_config(output_path=str(tmp_path), val_iterations=4, print_iterations=100, patience=2)
+    again = type(whole)(config, session=Session.existing(Path(short.session_name)))
+    again.resume()
+    again.train()
+    assert again.progress.step == whole.progress.step == 16
+    facts = [
+        json.loads((Path(t.session_name) / "checkpoints" / "step_00000016.json").read_text()) for t in (whole, again)
+    ]
+    assert facts[0]["state_sha256"] == facts[1]["state_sha256"]
+    assert lines(whole, "val", "loss") == lines(again, "val", "loss")
+
+
 def test_any_score_by_name(tmp_path: Path) -> None:
     trainer = trained(tmp_path, score="loss")
     assert trainer.best_score == min(value for _, value in lines(trainer, "val", "loss"))
@@ -243,6 +264,72 @@ def test_the_best_checkpoint_is_what_the_test_set_sees(tmp_path: Path) -> None:
     state = torch.load(Path(trainer.session_name) / "checkpoints" / "step_00000024.pt", weights_only=True)
     trainer.bare_model.load_state_dict(state["model"])
     assert torch.equal(after, weights(trainer)), "the last weights are back after"
+
+
+class _Judged(Scripted):
+    """Best after step 8; its test set and its validation set are the same."""
+
+    script = (0.5, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1)
+
+    def create_data(self) -> None:
+        super().create_data()
+        self.test_dataloader = self.val_dataloader
+
+
+def test_a_best_checkpoint_that_could_not_be_written_is_replaced_by_the_best_before(tmp_path: Path) -> None:
+    class Blocked(_Judged):
+        def save_checkpoint(self) -> None:
+            blocked = Path(self.session_name) / "checkpoints" / "step_00000008.pt"
+            if self.progress.step == 8:
+                (blocked / "in the way").mkdir(parents=True)
+            super().save_checkpoint()
+
+    trainer = trained(tmp_path, Blocked, val_iterations=4)
+    log = (Path(trainer.session_name) / "logs.txt").read_text()
+    assert "step_00000008.pt: checkpoint not written (Is a directory); going on" in log
+    assert (
+        "WARNING: the best checkpoint cannot be evaluated (step_00000008.pt: a directory, not a checkpoint file)" in log
+    )
+    assert "WARNING: step_00000004.pt, the best one before, is evaluated instead" in log
+    assert lines(trainer, "test", "loss") == lines(trainer, "val", "loss")[:1]
+
+
+def test_without_any_best_checkpoint_the_last_weights_are_evaluated(tmp_path: Path) -> None:
+    class Lost(_Judged):
+        def validate(self) -> float:
+            if self.global_step == 24:
+                assert self._saver is not None
+                self._saver.wait()
+                (Path(self.session_name) / "checkpoints" / "step_00000008.pt").unlink()
+            return super().validate()
+
+    trainer = trained(tmp_path, Lost, val_iterations=4)
+    log = (Path(trainer.session_name) / "logs.txt").read_text()
+    assert (
+        "WARNING: the best checkpoint cannot be evaluated (step_00000008.pt: not there, not a checkpoint file)" in log
+    )
+    assert "WARNING: the last weights, after step 24, are evaluated instead" in log
+    assert lines(trainer, "test", "loss") == lines(trainer, "val", "loss")[-1:]
+
+
+def test_no_final_evaluation_where_none_is_wanted(tmp_path: Path) -> None:
+    assert lines(trained(tmp_path, _Judged, final_evaluation=False), "test", "loss") == []
+    assert len(lines(trained(tmp_path, _Judged), "test", "loss")) == 1
+
+
+def test_a_validation_that_is_not_finite_is_said_with_its_step(tmp_path: Path) -> None:
+    class Infinite(TinyTrainer):
+        def forward_loss(self, batch: Any, output: Any) -> Any:
+            return super().forward_loss(batch, output) * (1 if self.model.training else math.inf)
+
+    trainer = trained(tmp_path, Infinite, n_iterations=6)
+    assert "WARNING: step 6: the validation's loss is inf\n" in (Path(trainer.session_name) / "logs.txt").read_text()
+
+
+def test_a_validation_without_a_save_ends_with_a_line_too(tmp_path: Path) -> None:
+    trainer = _scripted(tmp_path, (0.5, 0.4, 0.3), checkpoint_iterations=12, n_iterations=12)
+    log = (Path(trainer.session_name) / "logs.txt").read_text()
+    assert f"Val score: 0.400\n{'-' * 100}\n\n" in log
 
 
 def test_several_scores(tmp_path: Path) -> None:
@@ -359,12 +446,117 @@ def test_extending_a_cosine_is_another_run(tmp_path: Path) -> None:
     ):
         _resumed(session, n_iterations=12, **options)
     forced = _resumed(session, n_iterations=12, force=True, **options)
-    assert (
-        "FORCED, not reproducible as one run: the learning rate depends"
-        in (Path(forced.session_name) / "logs.txt").read_text()
-        or True
-    )
+    log = (Path(forced.session_name) / "logs.txt").read_text()
+    assert "FORCED, not reproducible as one run: the learning rate depends on where the training ends" in log
+    assert "Loaded model and optimiser weights from" in log and "Changed since: n_iterations: 6 -> 12\n" in log
     assert forced.progress.step == 12
+
+
+def test_forcing_on_from_the_end_of_a_shorter_run_is_said(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"keep_last": 1, "score": "loss", "score_direction": "max", "val_iterations": 6}
+    session = _cut_short(tmp_path, 10, **options)
+    for path in (session / "checkpoints").glob("step_00000006.*"):
+        path.unlink()
+    with pytest.raises(
+        RunnerError, match=r"step_00000010\.pt is the end of a shorter run, which a longer one does not"
+    ):
+        _resumed(session, **options)
+    forced = _resumed(session, force=True, **options)
+    log = (Path(forced.session_name) / "logs.txt").read_text()
+    assert (
+        "FORCED, not reproducible as one run: step 10 is the end of a shorter run, which a longer one does not" in log
+    )
+    assert forced.progress.step == 24
+
+
+class _Horizon(TinyTrainer):
+    """Something in it depends on where the training ends."""
+
+    def weight_decay(self) -> float:
+        return 0.0
+
+    def create_optimiser(self) -> None:
+        self.optimiser = torch.optim.SGD(self.model.parameters(), 0.05, weight_decay=self.weight_decay())
+
+
+class _Decaying(_Horizon):
+    def weight_decay(self) -> float:
+        return 1 / float(self.config.n_iterations)
+
+
+class _Cycling(_Horizon):
+    def create_optimiser(self) -> None:
+        self.optimiser = torch.optim.SGD(self.model.parameters(), 0.05, momentum=0.9)
+
+    def create_scheduler(self) -> None:
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self.factor)
+
+    def factor(self, step: int) -> float:
+        return 1 - step / self.schedule.n_iterations if step else 1.0
+
+
+class _Dropping(_Horizon):
+    def create_model(self) -> None:
+        super().create_model()
+        self.model.append(nn.Dropout(1 / self.config.n_iterations))
+
+
+class _Annealing(_Horizon):
+    def forward_loss(self, batch: Any, output: Any) -> Any:
+        return super().forward_loss(batch, output) * (1 - self.global_step / (2 * self.config.n_iterations))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (
+            _Decaying,
+            r"the optimiser's weight_decay depends on where the training ends \(step 1 would have had another\)",
+        ),
+        (_Cycling, r"the learning rate depends on where the training ends \(step 2 would have had another\)"),
+        (
+            _Dropping,
+            "the project's code reads n_iterations outside create_optimiser and create_scheduler, so that what",
+        ),
+        (
+            _Annealing,
+            "the project's code reads n_iterations outside create_optimiser and create_scheduler, so that what",
+        ),
+    ],
+)
+def test_whatever_depends_on_where_the_training_ends_is_found(
+    tmp_path: Path, kind: type[TinyTrainer], expected: str
+) -> None:
+    options: dict[str, Any] = {"val_iterations": 3, "print_iterations": 1}
+    session = Path(trained(tmp_path, kind, n_iterations=6, **options).session_name)
+    again = kind(base_config(output_path=str(tmp_path), n_iterations=12, **options), session=Session.existing(session))
+    optimiser = again.optimiser
+    with pytest.raises(RunnerError, match=f"this would be another run: {expected}"):
+        again.resume()
+    assert again.optimiser is optimiser and again.schedule.n_iterations == again.config.n_iterations == 12
+
+
+def test_the_number_of_workers_that_read_a_stream_stays(tmp_path: Path) -> None:
+    class Stream(IterableDataset[dict[str, Any]]):
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            worker = get_worker_info()
+            first, step = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+            data = NoisyDataset(53, 1)
+            yield from (data[index] for index in range(first, 53, step))
+
+    class Streaming(TinyTrainer):
+        def create_data(self) -> None:
+            super().create_data()
+            self.train_dataloader = DataLoader(Stream(), 8, num_workers=self.config.n_workers)
+
+    options: dict[str, Any] = {"output_path": str(tmp_path), "val_iterations": 6}
+    session = Path(trained(tmp_path, Streaming, n_iterations=6, n_workers=2, val_iterations=6).session_name)
+    again = Streaming(base_config(n_iterations=12, **options), session=Session.existing(session))
+    expected = r"on which its order depends, were {'train': 2} and are {'train': 0}; start a new run"
+    with pytest.raises(RunnerError, match=expected):
+        again.resume()
+    again = Streaming(base_config(n_iterations=12, n_workers=2, **options), session=Session.existing(session))
+    assert again.resume() == 6
 
 
 def test_extending_steps_of_a_fixed_length_is_allowed(tmp_path: Path) -> None:
@@ -398,6 +590,32 @@ def test_a_torn_line_is_dropped_and_the_file_stays_the_same_file(tmp_path: Path)
     trainer = TinyTrainer(base_config(n_iterations=6), session=Session.existing(session))
     trainer.resume()
     assert metrics.read_text() == before and metrics.stat().st_ino == inode
+
+
+def test_a_line_in_the_middle_that_cannot_be_read_is_not_dropped_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = _cut_short(tmp_path, 6)
+    metrics = session / "metrics.jsonl"
+    before = metrics.read_text()
+    first, rest = before.split("\n", 1)
+    metrics.write_text(first + '\n{"step": 3, "ep\n' + rest)
+    trainer = TinyTrainer(base_config(n_iterations=6), session=Session.existing(session))
+    trainer.resume()
+    assert metrics.read_text() == before
+    assert f"WARNING: {metrics}: line 2 cannot be read, it is dropped: b'" in capsys.readouterr().out
+
+
+def test_a_picture_that_cannot_be_shown_is_named_and_costs_no_checkpoint(tmp_path: Path) -> None:
+    class Flat(TinyTrainer):
+        def visualise(self, batch: Any, output: Any, mode: str) -> None:
+            if self.global_step == 12:
+                self.tensorboard.add_images(mode + "/image", torch.zeros(2, 2, 4, 4), self.global_step)
+
+    trainer = Flat(base_config(output_path=str(tmp_path)))
+    with pytest.raises(RunnerError, match=r"^tensorboard: train/image: a picture .* found shape \(2, 2, 4, 4\)"):
+        trainer.train()
+    assert (Path(trainer.session_name) / "checkpoints" / "latest").read_text() == "step_00000006.pt\n"
 
 
 def test_registered_state_and_plain_metrics_are_restored(tmp_path: Path) -> None:
@@ -434,6 +652,11 @@ def test_registered_state_and_plain_metrics_are_restored(tmp_path: Path) -> None
             self.counter.n += 1
             return super().train_step()
 
+    before = _cut_short(tmp_path, 9)
+    with pytest.raises(
+        RunnerError, match=r"the checkpoint holds no state of counter \(it holds: none\), which register"
+    ):
+        Registering(base_config(n_iterations=9), session=Session.existing(before)).resume(force=True)
     trainer = trained(tmp_path, Registering, n_iterations=9)
     again = Registering(base_config(n_iterations=9), session=Session.existing(Path(trainer.session_name)))
     again.resume()
@@ -478,6 +701,13 @@ def test_neither_length_and_what_the_cpu_cannot_do(tmp_path: Path) -> None:
             TinyTrainer(base_config(gpu=True))
 
 
+def test_no_more_processes_than_gpus() -> None:
+    refuse_crowd(2, 2)
+    expected = r"^resources\.processes: 4, but torch sees 1 GPU here; give the launch 4 \(GPUS=4\), or set resources"
+    with pytest.raises(RunnerError, match=expected):
+        refuse_crowd(4, 1)
+
+
 def test_numbers_as_people_write_them() -> None:
     settings = Settings.from_config(type("Config", (), {**DEFAULTS, "n_iterations": 1e4, "val_epochs": 2})())
     assert settings.n_iterations == 10_000 and settings.val_epochs == 2.0
@@ -510,9 +740,162 @@ def test_two_sessions_in_one_second(tmp_path: Path) -> None:
     assert len(names) == 3
 
 
-def test_compile_channels_last_and_profile(tmp_path: Path) -> None:
-    trainer = trained(tmp_path, n_iterations=9, channels_last=True, profile=2)
-    assert (Path(trainer.session_name) / "debug" / "trace.json").stat().st_size > 1000
+def test_profile(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, n_iterations=9, profile=2)
+    trace = Path(trainer.session_name) / "debug" / "trace.json"
+    assert trace.stat().st_size > 1000
+    assert f"Trace of 2 steps: {trace} (open" in (Path(trainer.session_name) / "logs.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"),
+    [
+        (3, "profile: no trace, 3 steps were made and it begins after 5\n"),
+        (7, "Trace of 2 steps, not 20, for the training ended: "),
+    ],
+)
+def test_a_profile_longer_than_the_run_says_so(tmp_path: Path, n: int, expected: str) -> None:
+    trainer = trained(tmp_path, n_iterations=n, profile=20)
+    assert expected in (Path(trainer.session_name) / "logs.txt").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compile(tmp_path: Path) -> None:
+    from torch._dynamo.utils import counters
+
+    class Flat(TinyTrainer):
+        def create_model(self) -> None:
+            self.model = nn.Sequential(nn.Linear(N_FEATURES, 3))
+
+    options: dict[str, Any] = {"n_iterations": 2, "val_iterations": 2, "batch_size": 8}
+    plain = trained(tmp_path, Flat, **options)
+    counters.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own making
+        compiled = trained(tmp_path, Flat, compile=True, **options)
+    assert counters["stats"]["unique_graphs"] >= 1
+    assert torch.allclose(weights(plain), weights(compiled), rtol=1e-4, atol=1e-6)
+
+
+def test_channels_last(tmp_path: Path) -> None:
+    class Pictures(TinyTrainer):
+        def create_data(self) -> None:
+            generator = torch.Generator().manual_seed(1)
+            self.train_dataset = ArrayDataset(
+                x=torch.randn(20, 3, 6, 6, generator=generator), label=torch.arange(20) % 3
+            )
+            self.val_dataset = self.train_dataset
+            self.train_dataloader = DataLoader(self.train_dataset, 8)
+            self.val_dataloader = DataLoader(self.val_dataset, 8)
+
+        def create_model(self) -> None:
+            self.model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+
+        def forward_model(self, batch: Any) -> Any:
+            expected = self.settings.channels_last
+            for tensor in (batch["x"], self.bare_model[0].weight):
+                assert tensor.is_contiguous(memory_format=torch.channels_last) is expected
+            return super().forward_model(batch)
+
+    options: dict[str, Any] = {"n_iterations": 4, "val_iterations": 2}
+    one, other = (trained(tmp_path, Pictures, channels_last=on, **options) for on in (False, True))
+    assert torch.allclose(weights(one), weights(other), rtol=1e-3, atol=1e-5)
+
+
+def test_deterministic(tmp_path: Path) -> None:
+    class Putting(TinyTrainer):
+        def forward_loss(self, batch: Any, output: Any) -> Any:
+            torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
+            return super().forward_loss(batch, output)
+
+    assert trained(tmp_path, Putting, n_iterations=2).progress.step == 2
+    with pytest.raises(RuntimeError, match="put_ does not have a deterministic implementation"):
+        trained(tmp_path, Putting, n_iterations=2, deterministic=True)
+    assert "CUBLAS_WORKSPACE_CONFIG" in os.environ, "without it cuBLAS refuses"
+    assert not torch.are_deterministic_algorithms_enabled(), "the next training in this process chooses for itself"
+    assert (
+        "deterministic algorithms on"
+        in (Path(trained(tmp_path, n_iterations=2, deterministic=True).session_name) / "logs.txt").read_text()
+    )
+
+
+def test_nothing_is_written_to_files_where_none_is_wanted(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, n_iterations=6, write_file=False, write_tb=False)
+    assert sorted(path.name for path in Path(trainer.session_name).iterdir()) == ["checkpoints", "config.yml"]
+
+
+def test_frequencies_in_epochs(tmp_path: Path) -> None:
+    """An epoch has 7 steps."""
+    shown: list[int] = []
+
+    class Showing(TinyTrainer):
+        def visualise(self, batch: Any, output: Any, mode: str) -> None:
+            if mode == "train":
+                shown.append(self.global_step)
+
+    options: dict[str, Any] = {"vis_iterations": None, "vis_epochs": 2, "val_iterations": 28, "checkpoint_epochs": 1}
+    trainer = trained(tmp_path, Showing, n_iterations=28, keep_last=9, **options)
+    assert shown == [14, 28]
+    assert trainer.store is not None and trainer.store.steps() == [7, 14, 21, 28]
+
+
+# Times ------------------------------------------------------------------------------------------------------------------
+
+
+class _Noting(Clock):
+    """Keeps what it is told of examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.examples: list[tuple[int, int]] = []
+
+    def interval(self, step: int, examples: int) -> tuple[float, float, float]:
+        self.examples.append((step, examples))
+        return super().interval(step, examples)
+
+
+def test_examples_a_second_are_of_real_batches(tmp_path: Path) -> None:
+    """An epoch is 53 examples: 6 batches of 8 and one of 5."""
+    trainer = TinyTrainer(base_config(output_path=str(tmp_path), n_iterations=8))
+    trainer.clock = noting = _Noting()
+    trainer.train()
+    assert noting.examples == [(2, 16), (4, 32), (6, 48), (8, 61)]
+    clock = Clock()
+    clock.start(10, 100, 0.0)
+    clock.fetch_s = 1e-9
+    examples_per_s, fetch_s, update_s = clock.interval(14, 130)
+    assert examples_per_s * (fetch_s + update_s) * 4 == pytest.approx(30)
+
+
+def test_time_left_after_a_resume_goes_by_the_steps_of_this_attempt() -> None:
+    clock = Clock()
+    clock.start(100, 0, 5000.0)
+    assert clock.left_s(100, 200) == 0.0, "nobody knows yet"
+    before = clock.elapsed_s
+    left = clock.left_s(102, 200)
+    assert before > 5000 and 98 * (before - 5000) / 2 <= left <= 98 * (clock.elapsed_s - 5000) / 2
+
+
+def test_the_time_of_earlier_attempts_counts(tmp_path: Path) -> None:
+    session = _cut_short(tmp_path, 6)
+    sidecar = session / "checkpoints" / "step_00000006.json"
+    sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), "elapsed_s": 7200.0}))
+    _resumed(session, n_iterations=8)
+    last = re.findall(
+        r"Iteration    8/8 .* time elapsed: (\S+) \| time left: (\S+)\n", (session / "logs.txt").read_text()
+    )
+    assert last == [("02h00m00s", "00h00m00s")]
+
+
+def test_the_seed_and_the_gpu_of_a_config_of_ones_own(tmp_path: Path) -> None:
+    expected = (
+        r"^config: seed: a whole number from 0 on expected, found None; gpu: true, false or auto expected, found 'yes'$"
+    )
+    with pytest.raises(RunnerError, match=expected):
+        TinyTrainer(base_config(output_path=str(tmp_path), seed=None, gpu="yes"))
+    with pytest.raises(RunnerError, match=r"^config: seed: a whole number from 0 on expected, found 'one'$"):
+        TinyTrainer(base_config(output_path=str(tmp_path), seed="one"))
 
 
 def test_a_traceback_reaches_logs_txt(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """The smallest project that uses everything: noise in the data, dropout in the model, a schedule."""
 
+import os
 import random
+import signal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,3 +112,13 @@ class HeavyTrainer(TinyTrainer):
         with torch.no_grad():
             self.ballast.weight.mul_(0.99)
         return super().train_step()
+
+
+class StoppedInValidation(TinyTrainer):
+    """Its first process gets a SIGTERM in the validation after step 12, once, if its folder holds a file `stop`."""
+
+    def visualise(self, batch: Any, output: Any, mode: str) -> None:
+        stop = Path(self.session_name) / "stop"
+        if mode == "val" and self.global_step == 12 and stop.exists():
+            stop.unlink()
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -15,7 +15,7 @@ from runner.contract.config import differences
 from runner.contract.errors import RunnerError
 from runner.contract.jsonio import read_json
 from runner.contract.records import Manifest, State, load_record
-from runner.contract.trainer_keys import FIXED, ON_RESUME
+from runner.contract.trainer_keys import FIXED, HORIZON, ON_RESUME
 from runner.host.data import seen as data
 from runner.host.engines.engine import Engine
 from runner.host.house import House
@@ -77,6 +77,7 @@ def plan_resume(house: House, engine: Engine, request: ResumeRequest, caller: Ca
         raise RunnerError(
             f"{run.folder.name}: this would be another run: {'; '.join(problems)}; start a new run, or continue with FORCE=1"
         )
+    forced = (*problems, *extended(changes)) if request.force else ()
     for name, old, new in changes:
         say(f"changed since: {name}: {old!r} -> {new!r}")
     resources = resolved.values["resources"]
@@ -119,7 +120,7 @@ def plan_resume(house: House, engine: Engine, request: ResumeRequest, caller: Ca
             passed_environment=passed,
             environment={"RUNNER_FORCE": "1"} if request.force else {},
             network=first.mode == "dev",
-            not_reproducible=tuple(f"FORCE=1: {problem}" for problem in problems) if request.force else (),
+            not_reproducible=tuple(f"FORCE=1: {problem}" for problem in forced),
             checkpoint=newest.name if newest is not None else None,
             supervisor_sha256=gather.supervisor_sha256(),
         )
@@ -136,3 +137,12 @@ def forbidden(project: Project, changes: Sequence[tuple[str, Any, Any]]) -> list
         if project.trainer is None or ON_RESUME.get(section, FIXED) == FIXED:
             problems.append(f"{name} was {before!r} and is {after!r}")
     return problems
+
+
+def extended(changes: Sequence[tuple[str, Any, Any]]) -> list[str]:
+    """The changes of where the training ends. Forced, they may make another run of it, and only the inside could tell."""
+    return [
+        f"{name} was {before!r} and is {after!r}, whatever depends on where the training ends"
+        for name, before, after in changes
+        if ON_RESUME.get(name) == HORIZON
+    ]

@@ -1,7 +1,7 @@
 """Data for the Trainer: data sets that give whole batches, readers of a data set's files, and the exact stream of batches."""
 
 from runner.training.data.batches import ArrayDataset, Batch, BatchDataset, BatchLoader
-from runner.training.data.feeds import Feed, Fetched, count_examples, make_feed
+from runner.training.data.feeds import Feed, Fetched, count_examples, is_stream, make_feed
 from runner.training.data.images import ImageDataset, dataset_root
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "ImageDataset",
     "count_examples",
     "dataset_root",
+    "is_stream",
     "make_feed",
 ]

@@ -280,6 +280,12 @@ def _first_length(value: Any) -> int | None:
     return next((length for item in inner if (length := _first_length(item)) is not None), None)
 
 
+def is_stream(loader: Any) -> bool:
+    """Whether it can only be iterated: what it yields then depends on the number of workers."""
+    dataset = getattr(loader, "dataset", None)
+    return dataset is None or isinstance(dataset, IterableDataset) or not hasattr(loader, "batch_sampler")
+
+
 def make_feed(
     loader: Any,
     *,
@@ -296,8 +302,8 @@ def make_feed(
         RunnerError: the data set cannot give what is asked, or cannot be dealt to several processes.
     """
     shard = shard or Shard()
-    dataset = getattr(loader, "dataset", None)
-    if dataset is None or isinstance(dataset, IterableDataset) or not hasattr(loader, "batch_sampler"):
+    dataset: Any = getattr(loader, "dataset", None)
+    if is_stream(loader):
         if how == "batches":
             raise RunnerError(
                 f"loader: batches needs a data set with get_batch, found {type(dataset or loader).__name__}"
