@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from runner.host.images.wheels import TORCH_CPU_INDEX  # noqa: E402
 
+ARRAYS, PACKED, FILES = "arrays", "packed", "files"
 PEERS = "numpy torch pillow lmdb datasets webdataset"
 
 
@@ -36,14 +37,14 @@ class Contestant(NamedTuple):
     label: str
     name: str
     """Its module."""
-    encoded: bool
-    """Whether it decodes image files."""
-    settings: dict[str, str] = {}
+    kind: str
+    """What it reads: arrays, image files packed into a few large ones (PACKED), or image files as they are (FILES)."""
+    settings: dict[str, str] | None = None
 
     @property
     def folder(self) -> str:
         """Where its files lie."""
-        return "_".join([self.name, *self.settings.values()])
+        return "_".join([self.name, *(self.settings or {}).values()])
 
 
 class Size(NamedTuple):
@@ -56,29 +57,28 @@ class Size(NamedTuple):
     """Least ratio of our arrays to the reference."""
 
 
-def ours(label: str, encoding: str, format: str) -> Contestant:
+def ours(label: str, kind: str, encoding: str, format: str) -> Contestant:
     """One of our formats."""
-    decodes = format == "encoded" or (encoding, format) == ("image", "raw")
-    return Contestant(f"**ours**, {label}", "ours", decodes, {"encoding": encoding, "format": format})
+    return Contestant(f"**ours**, {label}", "ours", kind, {"encoding": encoding, "format": format})
 
 
-REFERENCE = Contestant("memmap, whole batches through a DataLoader", "memmap_batches", False)
+REFERENCE = Contestant("memmap, whole batches through a DataLoader", "memmap_batches", ARRAYS)
 CONTESTANTS = [
-    Contestant("memmap, batches by indexing, no loader (the limit)", "memmap_indexed", False),
+    Contestant("memmap, batches by indexing, no loader (the limit)", "memmap_indexed", ARRAYS),
     REFERENCE,
-    ours("LMDB of arrays", "npy", "arrays"),
-    ours("memmap", "npy", "raw"),
-    Contestant("LMDB, an array an example", "lmdb_arrays", False),
-    ours("LMDB of image files", "image", "encoded"),
-    ours("image files", "image", "raw"),
-    Contestant("LMDB of image files, Pillow", "lmdb_encoded", True),
-    Contestant("folder, Pillow", "folder", True),
-    Contestant("Hugging Face datasets", "hf_datasets", True),
-    Contestant("webdataset", "web_dataset", True),
+    ours("LMDB of arrays", ARRAYS, "npy", "arrays"),
+    ours("memmap", ARRAYS, "npy", "raw"),
+    Contestant("LMDB, an array an example", "lmdb_arrays", ARRAYS),
+    ours("LMDB of image files", PACKED, "image", "encoded"),
+    ours("image files", FILES, "image", "raw"),
+    Contestant("LMDB of image files, Pillow", "lmdb_encoded", PACKED),
+    Contestant("folder, Pillow", "folder", FILES),
+    Contestant("Hugging Face datasets", "hf_datasets", PACKED),
+    Contestant("webdataset", "web_dataset", PACKED),
 ]
 SIZES = [
-    Size("32 × 32, PNG or arrays", 32, 50_000, 0.65),
-    Size("224 × 224, JPEG or arrays", 224, 2_000, 0.85),
+    Size("32 x 32, PNG or arrays", 32, 50_000, 0.65),
+    Size("224 x 224, JPEG or arrays", 224, 2_000, 0.85),
 ]
 QUICK = {32: 5_000, 224: 500}
 REHEARSAL = 256
@@ -154,7 +154,7 @@ class Process:
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         quiet = {"HF_HOME": str(CACHE / "hf"), "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": ""}
         self._process = subprocess.Popen(
-            [str(python), str(HERE / "serve.py"), one.name, json.dumps(one.settings)],
+            [str(python), str(HERE / "serve.py"), one.name, json.dumps(one.settings or {})],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -263,19 +263,14 @@ def table(title: str, by_order: dict[str, Samples]) -> str:
 
 
 def goals(size: Size, by_order: dict[str, Samples]) -> str:
-    """What was aimed at, and what came of it."""
+    """What was aimed at, and what came of it: arrays by the reference, others by the best that reads the same kind."""
     lines = [""]
-    for order, samples in by_order.items():
-        for one in (one for one in CONTESTANTS if one.name == "ours"):
-            if not one.encoded:
-                value, than = ratio(samples[one.label], samples[REFERENCE.label]), REFERENCE.label
-                aim = size.goal
-            else:
-                rivals = [rival for rival in CONTESTANTS if rival.encoded and rival.name != "ours"]
-                by_rival = {rival.label: ratio(samples[one.label], samples[rival.label]) for rival in rivals}
-                value, than = min((value, label) for label, value in by_rival.items())
-                aim = 1.0
-            lines.append(f"- {order}, {one.label}: {value:.2f} of {than} (goal {aim:g})")
+    for one in (one for one in CONTESTANTS if one.name == "ours"):
+        rivals = [rival.label for rival in CONTESTANTS if rival.kind == one.kind and rival.name != "ours"]
+        rivals, aim = ([REFERENCE.label], size.goal) if one.kind == ARRAYS else (rivals, 1.0)
+        for order, samples in by_order.items():
+            value, than = min((ratio(samples[one.label], samples[rival]), rival) for rival in rivals)
+            lines.append(f"- {one.label}, {order}: {value:.2f} of {than} (goal {aim:g})")
     return "\n".join(lines)
 
 
