@@ -111,7 +111,7 @@ def test_the_bytes_of_a_large_wheel_are_seen_as_they_come(
     wheel = write_wheel(tmp_path / "index", "large", "1.0", text="#" + "x" * 3_000_000)
     monkeypatch.setattr("sys.stderr", terminal[0])
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    monkeypatch.setenv("PIP_CACHE_DIR", str(tmp_path / "pip"))
     said: list[str] = []
     with served(tmp_path / "index", 0.1) as address, (tmp_path / "log").open("w") as log:
         monkeypatch.setenv("PIP_FIND_LINKS", f"{address}/")
@@ -120,4 +120,7 @@ def test_the_bytes_of_a_large_wheel_are_seen_as_they_come(
     assert said[-1] == f"  {wheel.name} 3.0 MB"
     text = read(terminal[1])
     shares = [float(share) for share in re.findall(r"  large: (\d\.\d) of 3\.0 MB", text)]
-    assert len(shares) > 1 and shares == sorted(shares) and text.endswith("\r\x1b[K")
+    assert len([share for share in shares if share < 3]) > 2 and shares == sorted(
+        shares
+    )  # not counting a copy of pip's
+    assert text.endswith("\r\x1b[K")

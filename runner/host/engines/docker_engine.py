@@ -126,7 +126,7 @@ class DockerEngine:
         if self.endpoint.socket is not None:  # of another machine's files we know nothing
             check_sources(spec.mounts)
             docker_request.check_mount_points(spec.mounts)
-        body = self._body(spec, write=True)
+        body = self._body(spec)
         with self._speaking(f"container {spec.name!r} cannot be created"):
             return str(self._client.create_container_from_config(body, spec.name)["Id"])  # type: ignore[no-untyped-call]
 
@@ -215,28 +215,28 @@ class DockerEngine:
                 if "already in progress" not in str(error.explanation):
                     raise
 
-    def command_line(self, spec: ContainerSpec, *, to_run: bool = False) -> str:
-        """The equal `docker run` line for a shell. With `spec.terminal` it is interactive; `to_run`: all that it mounts is there."""
+    def command_line(self, spec: ContainerSpec) -> str:
+        """The equal `docker run` line for a shell, to read and to paste. With `spec.terminal` it is interactive."""
         program = ["podman"] if self._flavour.podman else ["docker"]
         if self.endpoint.named_by == "DOCKER_HOST":
             program += ["--url" if self._flavour.podman else "--host", self.endpoint.address]
-        return docker_request.command_line(self._body(spec, write=to_run), spec.name, program)
+        return docker_request.command_line(self._body(spec), spec.name, program)
 
-    def _body(self, spec: ContainerSpec, *, write: bool) -> dict[str, Any]:
-        further = self._accounts(spec, write=write)
+    def _body(self, spec: ContainerSpec) -> dict[str, Any]:
+        further = self._accounts(spec)
         if self.endpoint.socket is not None:
             further += docker_request.read_only_submounts(spec.mounts)
         return docker_request.create_body(spec, self._flavour, further)
 
-    def _accounts(self, spec: ContainerSpec, *, write: bool) -> list[Mount]:
-        """The generated /etc/passwd and /etc/group, kept by their contents; named only, unless they are to be written."""
+    def _accounts(self, spec: ContainerSpec) -> list[Mount]:
+        """The generated /etc/passwd and /etc/group, kept by their contents."""
         texts = docker_request.accounts_text(
             self._flavour.user(spec.user), self._flavour.groups(spec.user), spec.environment.get("HOME", "/")
         )
         folder = self._cache.absolute() / "accounts" / hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
         try:
             for name, text in zip(("passwd", "group"), texts, strict=True):
-                if write and not (folder / name).exists():
+                if not (folder / name).exists():
                     folder.mkdir(parents=True, exist_ok=True)
                     write_atomic(folder / name, text.encode())
                     (folder / name).chmod(0o644)

@@ -182,5 +182,5 @@ class Engine(Protocol):
     def remove(self, container: str) -> None:
         """Remove an ended container. One that is gone already is no error."""
 
-    def command_line(self, spec: ContainerSpec, *, to_run: bool = False) -> str:
-        """The equal command for a shell. Nothing is written, unless it is `to_run`: then what it needs of the engine is there."""
+    def command_line(self, spec: ContainerSpec) -> str:
+        """The equal command for a shell, to read and to paste."""

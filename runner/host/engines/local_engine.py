@@ -209,8 +209,8 @@ class LocalEngine:
                 f"container {container!r} cannot be removed: {error.filename}: {error.strerror}"
             ) from None
 
-    def command_line(self, spec: ContainerSpec, *, to_run: bool = False) -> str:
-        """The equal command for a shell, which makes all that it needs itself."""
+    def command_line(self, spec: ContainerSpec) -> str:
+        """The equal command for a shell, to read and to paste."""
         return View(spec, PLACEHOLDER).command_line()
 
     def _await_process(self, container: str) -> None:

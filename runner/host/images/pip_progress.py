@@ -4,7 +4,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -24,8 +24,10 @@ class PipProgress:
         self.done = 0
         self.report = report
         self._folder, self._stream = folder, stream or sys.stderr
+        self.large_bytes = 0
+        """Of the last large file that it began to fetch."""
         self._line: TransferLine | None = None
-        self._bytes = self._before = 0
+        self._name = ""
         self._one_at_a_time = threading.Lock()
 
     def __call__(self, line: str) -> None:
@@ -41,9 +43,9 @@ class PipProgress:
                 self.report(f"wheels {self.done}/{self.total}: {started[1]} {started[2]}")
             elif large is not None:
                 self.report(f"  {large[1]} {large[2]} {large[3]}")
+                self.large_bytes = int(float(large[2]) * _UNITS[large[3]])
                 if self._stream.isatty():
-                    self._line = TransferLine(f"  {large[1].split('-')[0]}", self._stream)
-                    self._bytes, self._before = int(float(large[2]) * _UNITS[large[3]]), _bytes_in(self._folder)
+                    self._name, self._line = large[1], TransferLine(f"  {large[1].split('-')[0]}", self._stream)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -62,19 +64,17 @@ class PipProgress:
         while not ended.wait(LOOK_S):
             with self._one_at_a_time:
                 if self._line is not None:
-                    self._line(min(_bytes_in(self._folder) - self._before, self._bytes), self._bytes)
+                    self._line(min(self._bytes_there(), self.large_bytes), self.large_bytes)
 
     def _close(self) -> None:
         if self._line is not None:
             self._line.erase()
             self._line = None
 
-
-def _bytes_in(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:  # gone while we looked
-            continue
-    return total
+    def _bytes_there(self) -> int:
+        """Of the file by its name: pip's cache keeps a second copy beside it."""
+        sizes = [0]
+        for path in self._folder.rglob(self._name):
+            with suppress(OSError):  # gone while we looked
+                sizes.append(path.stat().st_size)
+        return max(sizes)

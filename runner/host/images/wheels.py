@@ -110,28 +110,32 @@ def _download(pins: Sequence[Pin], platform: str, folder: Path, report: Report, 
     argv += ["--progress-bar", "off", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
     argv += ["--dest", str(folder), "-r", str(requirements), *platform_arguments(platform)]
     report(f"wheels: fetching {len(pins)} for Python {PYTHON} on {platform}")
-    done = _pip(argv, len(pins), folder, report, log)
+    done, lacks_room = _pip(argv, len(pins), folder, report, log)
     if done.code != 0 and lacks_local_build(done):
         report(f"wheels: no +cpu build of PyTorch in your indexes; asking {TORCH_CPU_INDEX} as well")
         argv += ["--extra-index-url", TORCH_CPU_INDEX]
-        done = _pip(argv, len(pins), folder, report, log)
+        done, lacks_room = _pip(argv, len(pins), folder, report, log)
     requirements.unlink()
-    if done.disk_full:
+    if done.disk_full or (done.code != 0 and lacks_room):
         raise RunnerError(f"{folder}: disk full while fetching wheels; make room, or set CACHE_ROOT to a larger disk")
     if done.code != 0:
         why = done.last("ERROR: No matching", "ERROR: Could not", "DO NOT MATCH", "Got ", "ERROR:")
         raise RunnerError(f"wheels: pip cannot fetch them: {why[:300]}; see `pip config list`, or the log {log.name}")
 
 
-def _pip(argv: Sequence[str], wanted: int, folder: Path, report: Report, log: IO[str]) -> Done:
-    """Run pip. What is still coming lies beside what has come: on the disk that has the room, and where it can be seen."""
+def _pip(argv: Sequence[str], wanted: int, folder: Path, report: Report, log: IO[str]) -> tuple[Done, bool]:
+    """Run pip; also whether the disk lacks the room for the last large file, twice: pip keeps a copy while it comes, and
+    calls a disk that fills up an interrupted connection. What is coming lies beside what has come, where it can be seen.
+    """
     coming = folder / "coming"
     shutil.rmtree(coming, ignore_errors=True)  # of a try that was killed
     coming.mkdir()
     progress = PipProgress(wanted, report, coming)
     try:
         with progress.watching():
-            return run_command(argv, log=log, on_line=progress, environment={"TMPDIR": str(coming)})
+            done = run_command(argv, log=log, on_line=progress, environment={"TMPDIR": str(coming)})
+        shutil.rmtree(coming, ignore_errors=True)
+        return done, shutil.disk_usage(folder).free < 2 * progress.large_bytes
     finally:
         shutil.rmtree(coming, ignore_errors=True)
 

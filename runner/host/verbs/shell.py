@@ -106,7 +106,7 @@ def development_spec(
 
 
 def _become(engine: Engine, spec: ContainerSpec, text: str, say: Say, dry_run: bool) -> int:
-    line = engine.command_line(spec, to_run=not dry_run)
+    line = engine.command_line(spec)
     if dry_run:
         print(line)
         return 0
