@@ -12,7 +12,7 @@ python3.11 := $(shell command -v python3.11 || command -v python3)
 runner := .venv/bin/python -m runner
 check := .venv-check/bin/python
 
-typed := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $v)),$v))
+typed := $(strip $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $v)),$v)))
 $(foreach v,$(typed),$(eval override RUNNER_MAKE_$v := $$(value $v))$(eval export RUNNER_MAKE_$v)$(eval unexport $v))
 ifneq ($(and $(typed),$(filter check test test-docker fix clean help,$(MAKECMDGOALS))),)
 $(error $(typed:%=%=): no such variable here; this target takes none)

@@ -59,3 +59,9 @@ def test_the_end_of_a_detached_run_is_recorded_by_itself(made: TestHouse) -> Non
     wait_for((run / "attempts/1/outcome.json").exists, "its end is recorded")
     assert made.outcome(run)["state"] == "COMPLETED" and made.manifest(run)["tag"] == "a b; touch owned"
     assert not (made.root / "owned").exists()
+
+
+@pytest.mark.parametrize("target", ["check", "test", "clean", "help"])
+def test_a_target_that_takes_none_is_made_without(made: TestHouse, target: str) -> None:
+    done = make(made, "--dry-run", target)
+    assert (done.returncode, done.stderr) == (0, "")
