@@ -81,5 +81,5 @@ def test_helpers(capsys: Any) -> None:
                 raise MemoryError
 
         assert largest_batch(fits, limit=1000) == answer and len(tried) == len(set(tried)) <= 21
-    first, last = overfit_one_batch(TinyTrainer(base_config(learning_rate=0.02)), 60)
+    first, last = overfit_one_batch(TinyTrainer(base_config(learning_rate=0.02), session=Session.none()), 60)
     assert last < first / 2
