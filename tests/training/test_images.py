@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 
 from runner.contract.errors import RunnerError
 from runner.inside.dataset.examples import open_raw
-from runner.inside.dataset.lmdb_file import KINDS, write_lmdb
+from runner.inside.dataset.lmdb_file import KINDS
+from runner.inside.dataset.lmdb_write import write_lmdb
 from runner.training import AccuracyMetrics, Trainer
 from runner.training.data import BatchLoader, ImageDataset
 from tests.inside.dataset import made

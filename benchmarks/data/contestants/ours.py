@@ -13,7 +13,8 @@ from runner.contract.dataset_schema import IMAGE, SCHEMA_JSON, ArrayField, Schem
 from runner.contract.jsonio import pretty_json
 from runner.inside.dataset.examples import open_raw
 from runner.inside.dataset.lists import Entry, write_list
-from runner.inside.dataset.lmdb_file import KINDS, lmdb_path, write_lmdb
+from runner.inside.dataset.lmdb_file import KINDS, lmdb_path
+from runner.inside.dataset.lmdb_write import write_lmdb
 from runner.training.aside import Aside
 from runner.training.data import BatchLoader, ImageDataset, make_feed
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from runner.contract.dataset_schema import BINARY, IMAGE, ArrayField, Schema
 from runner.contract.preparation import RAW
+from runner.inside.dataset.gather import gather
 from runner.inside.dataset.lists import DataError, Labels, ListFile, quoted
 
 Images = NDArray[Any] | list[NDArray[Any]]
@@ -119,13 +120,7 @@ class ArrayFiles(Listed):
 
     def rows(self, name: str, indices: NDArray[np.int64]) -> NDArray[Any]:
         """One array of these examples, by its name in the record."""
-        files, records = self._file_of[indices], self._record_of[indices]
-        field = self.schema.record[name]
-        out = np.empty((len(indices), *field.sizes), field.dtype)
-        for number in np.unique(files).tolist():
-            chosen = files == number
-            out[chosen] = self._map(number)[name][records[chosen]]
-        return out
+        return gather(lambda file: self._map(file)[name], self._file_of[indices], self._record_of[indices])
 
     def encoded(self, index: int) -> bytes:
         """A PNG."""
@@ -164,7 +159,7 @@ def map_binary(path: Path, schema: Schema) -> Any:
             f"{path}: found {size} bytes ({whole} records and {rest} bytes), expected a multiple of {record.itemsize}: "
             f"cut short"
         )
-    return np.memmap(path, record, mode="r")
+    return np.asarray(np.memmap(path, record, mode="r"))
 
 
 def map_npy(path: Path, schema: Schema) -> Any:
@@ -182,7 +177,7 @@ def map_npy(path: Path, schema: Schema) -> Any:
     if rows.dtype != field.dtype or rows.shape[1:] != field.shape:
         found = ArrayField(dtype=str(rows.dtype), shape=rows.shape[1:])
         raise DataError(f"{path}: holds {found}, expected {field} as dataset.yml says")
-    return {"image": rows}
+    return {"image": np.asarray(rows)}
 
 
 class ImageFiles(Listed):

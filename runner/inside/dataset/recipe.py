@@ -25,7 +25,8 @@ from runner.contract.preparation import EXPLORE, LINT, LISTS, LMDB, LOOKS, RAW, 
 from runner.inside.dataset.checks import balance_table, check_lists, check_tree
 from runner.inside.dataset.examples import open_listed
 from runner.inside.dataset.lists import DataError, Entry, ListFile, write_list
-from runner.inside.dataset.lmdb_file import ARRAYS, LmdbFile, check_kind, write_lmdb
+from runner.inside.dataset.lmdb_file import ARRAYS, LmdbFile
+from runner.inside.dataset.lmdb_write import check_kind, write_lmdb
 from runner.inside.dataset.progress import Progress
 from runner.inside.dataset.stages import Places, Stage, build, places_of
 

@@ -17,7 +17,8 @@ pytest.importorskip("lmdb")
 from runner.contract.dataset_schema import Schema  # noqa: E402
 from runner.inside.dataset.examples import decode, open_raw, png  # noqa: E402
 from runner.inside.dataset.lists import DataError, Entry  # noqa: E402
-from runner.inside.dataset.lmdb_file import LmdbFile, write_lmdb  # noqa: E402
+from runner.inside.dataset.lmdb_file import LmdbFile  # noqa: E402
+from runner.inside.dataset.lmdb_write import write_lmdb  # noqa: E402
 from tests.inside.dataset import made  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -64,8 +65,8 @@ def test_a_file_grows_as_it_needs_to_and_is_the_same_every_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A first map of 64 kB for 400 kB of images, in several blocks."""
-    monkeypatch.setattr("runner.inside.dataset.lmdb_file.FIRST_MAP_BYTES", 64 << 10)
-    monkeypatch.setattr("runner.inside.dataset.lmdb_file.BLOCK_BYTES", 32 << 10)
+    monkeypatch.setattr("runner.inside.dataset.lmdb_write.FIRST_MAP_BYTES", 64 << 10)
+    monkeypatch.setattr("runner.inside.dataset.lmdb_write.BLOCK_BYTES", 32 << 10)
     images = made.pixels(100, shape=(3, 37, 37))
     what = made.schema("npy", (3, 37, 37))
     made.npy(tmp_path, images)
