@@ -85,9 +85,11 @@ class DatasetInfo:
 
     @property
     def recipe(self) -> str:
-        """The hash of what the stages are made by: prepare.py and the schema. Words in dataset.yml count for nothing."""
+        """The hash of what the stages are made by: the Python files of the folder, the schema, the splits and the stages. The
+        words in dataset.yml count for nothing."""
+        code = {path.name: file_sha256(path) for path in sorted(self.folder.glob("*.py"))}
         return sha256_of(
-            [RECIPE_VERSION, file_sha256(self.code), self.described and self.described.to_json(), self.stages]
+            [RECIPE_VERSION, code, self.described and self.described.to_json(), sorted(self.splits), self.stages]
         )
 
     def command(self, word: str) -> tuple[str, ...]:
@@ -186,7 +188,12 @@ def _sources(value: Any, problems: list[str]) -> tuple[SourceFile, ...]:
             f"source: found {type_name(value)}, expected a list of {{url: …, sha256: …}}, or {MADE_BY_CODE}"
         )
         return ()
-    return tuple(file for entry in value if (file := _source(entry, problems)) is not None)
+    files = tuple(file for entry in value if (file := _source(entry, problems)) is not None)
+    names = [file.file_name for file in files]
+    problems += [
+        f"source: two files are called {name}; one would hide the other" for name in {*names} if names.count(name) > 1
+    ]
+    return files
 
 
 def _source(entry: Any, problems: list[str]) -> SourceFile | None:

@@ -116,18 +116,20 @@ def parse_schema(raw: Mapping[str, Any], problems: list[str]) -> Schema:
     encoding, classes = raw.get("encoding"), raw.get("classes") or []
     if encoding not in ENCODINGS:
         problems.append(f"encoding: found {encoding!r}, expected one of {', '.join(ENCODINGS)}")
-    if not isinstance(classes, list) or len({str(name) for name in classes}) != len(classes):
-        problems.append("classes: expected a list of names, each once; label n is the n-th")
-        classes = []
+    names = [str(name) for name in classes] if isinstance(classes, list) else [""]
+    if len({*names}) != len(names) or any(not name or set(name) & set("|\n\r\t") for name in names):
+        problems.append("classes: expected a list of names, each once, without | and line breaks; label n is the n-th")
     schema = Schema(
         encoding=str(encoding),
         record=_record(raw.get("record"), problems),
-        classes=tuple(str(name) for name in classes),
+        classes=tuple(names),
     )
-    if encoding == IMAGE and (len(schema.image.shape) != 3 or schema.image.dtype != "uint8"):
-        problems.append(
-            "record.image: of image files it is uint8 and [channels, height, width], null where sizes differ"
-        )
+    if len(schema.image.shape) != 3:
+        problems.append("record.image: its shape is [channels, height, width]; of image files null where sizes differ")
+    elif encoding == IMAGE and (schema.image.dtype != "uint8" or schema.image.shape[0] not in (1, 3, 4)):
+        problems.append("record.image: of image files it is uint8, with 1, 3 or 4 channels")
+    elif encoding != BINARY and set(schema.record) != {"image"}:
+        problems.append(f"record: encoding {encoding} holds image alone; the labels stand in the lists")
     elif encoding in (BINARY, NPY) and any(None in one.shape for one in schema.record.values()):
         problems.append(
             f"record: encoding {encoding} has examples of one size; a shape with null is for encoding {IMAGE}"

@@ -19,6 +19,7 @@ from typing import Any
 from runner.contract.errors import RunnerError
 from runner.contract.jsonio import pretty_json, read_json, sha256_of, write_atomic
 from runner.contract.layout import DATASETS_DIR, TOY
+from runner.contract.tree_walk import shown_path
 
 RAW = "raw"
 LISTS = "lists"
@@ -80,6 +81,11 @@ class StagePaths:
         return self.root / ".stages" / f"{self.stage}.tmp"
 
     @property
+    def old(self) -> Path:
+        """What is being replaced, until the new one is in place."""
+        return self.root / ".stages" / f"{self.stage}.old"
+
+    @property
     def lock(self) -> Path:
         """Held with flock while any stage of this data set is built."""
         return self.root / ".stages" / "lock"
@@ -92,6 +98,8 @@ class Marker:
     stage: str
     inputs: str
     """Hash of what the stage was made from, see `stage_inputs`."""
+    made: str
+    """Hash of what the stage has made, see `listing_key`; of raw, which is not compared, as of the others."""
     files: int
     bytes: int
 
@@ -114,7 +122,7 @@ def read_marker(path: Path) -> Marker | None:
             f"{path}: not a marker of schema_version {_SCHEMA_VERSION}; remove it to have the stage checked"
         )
     try:
-        return Marker(stage=value["stage"], inputs=value["inputs"], files=value["files"], bytes=value["bytes"])
+        return Marker(**{key: value[key] for key in ("stage", "inputs", "made", "files", "bytes")})
     except KeyError as missing:
         raise RunnerError(f"{path}: lacks {missing}; remove it to have the stage checked") from None
 
@@ -132,6 +140,11 @@ def stage_inputs(stage: str, recipe: str, root: Path, raw: Path) -> str:
     return sha256_of({"stage": stage, "recipe": recipe, **listings})
 
 
+def listing_key(folder: Path) -> str:
+    """The hash of the names, sizes and mtimes of the files below `folder`: another one after any ordinary change."""
+    return sha256_of([[*entry] for entry in _listing(folder)])
+
+
 def count(folder: Path) -> tuple[int, int]:
     """The number of files below `folder`, and their bytes."""
     sizes = [size for _, size, _ in _listing(folder)]
@@ -143,6 +156,10 @@ def _listing(folder: Path) -> list[tuple[str, int, int]]:
     for parent, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(parent, name)
-            status = os.stat(path)
+            try:
+                status = os.stat(path)
+            except OSError as error:
+                why = "a symlink that leads nowhere" if os.path.islink(path) else os.strerror(error.errno or 0)
+                raise RunnerError(f"{shown_path(os.fsencode(path))}: {why}; mend it or take it away") from None
             found.append((os.path.relpath(path, folder), status.st_size, status.st_mtime_ns))
     return sorted(found)

@@ -164,6 +164,31 @@ def test_changed_data_is_said_at_launch_with_its_files(plain_house: TestHouse) -
     )
 
 
+def test_an_lmdb_of_other_data_is_left_out(house: TestHouse) -> None:
+    """One byte of raw changed in place: what was made of the old ones must not be trained on in its stead."""
+    new_dataset(house)
+    engine = ("--engine", house.engine)
+    house.run("dataset", "--dataset", "birds", "--source", str(source(house.base / "images")), *engine)
+    use_numpy_in_the_probe(house)
+    house.code(SEES)
+    assert "left out" not in house.train().stderr
+    assert set(house.manifest(house.only_run())["data"][0]["parts"]) == {"raw", "lists", "lmdb"}
+    image = Path(house.environment["DATASETS_ROOT"]) / "birds/raw/one/0001.png"
+    image.chmod(0o644)
+    shutil.copy(image.with_name("0002.png"), image)
+    said = house.train().stderr
+    assert (
+        "note: lmdb of birds was made from other data or by another prepare.py than is there now; it is left out"
+        in said
+    )
+    assert set(house.manifest(house.runs()[-1])["data"][0]["parts"]) == {"raw", "lists"}
+    refused = house.run("lint-dataset", "--dataset", "birds", *engine, check=2).stdout
+    assert "is not raw/one/0001.png as raw holds it; make it again" in refused
+    house.run("dataset", "--dataset", "birds", *engine)
+    assert "note: lmdb" not in house.train().stderr
+    assert set(house.manifest(house.runs()[-1])["data"][0]["parts"]) == {"raw", "lists", "lmdb"}
+
+
 def test_what_code_alone_can_make_is_made_by_the_launch_that_needs_it(plain_house: TestHouse) -> None:
     """projects/digits on a machine that has never seen its data set."""
     for part in ("projects/digits", "datasets/digits"):
@@ -185,7 +210,7 @@ def test_a_look_cannot_change_the_data(docker_house: TestHouse) -> None:
     code = (
         (folder / "prepare.py")
         .read_text()
-        .replace("import shutil\n", "import os, shutil\nopen(os.environ['DATASET_DIR'] + '/owned', 'w')\n", 1)
+        .replace("import sys\n", "import os, sys\nopen(os.environ['DATASET_DIR'] + '/owned', 'w')\n", 1)
     )
     (folder / "prepare.py").write_text(code)
     done = docker_house.run("lint-dataset", "--dataset", "birds", check=None)

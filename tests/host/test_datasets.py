@@ -11,7 +11,7 @@ from runner.contract.checksum import Checksum
 from runner.contract.dataset_file import DatasetInfo, ImageChoice, dataset_names, load_dataset
 from runner.contract.dataset_schema import ArrayField
 from runner.contract.errors import RunnerError
-from runner.contract.preparation import Marker, StagePaths, count, stage_inputs
+from runner.contract.preparation import Marker, StagePaths, count, listing_key, stage_inputs
 from runner.host.data.datasets import (
     DatasetMissing,
     data_record,
@@ -70,7 +70,7 @@ def complete(info: DatasetInfo, root: Path, stage: str) -> None:
     paths.marker.parent.mkdir(exist_ok=True)
     files, size = count(paths.folder)
     inputs = stage_inputs(stage, info.recipe, root / info.name, root / info.name / "raw")
-    Marker(stage=stage, inputs=inputs, files=files, bytes=size).write(paths.marker)
+    Marker(stage=stage, inputs=inputs, made=listing_key(paths.folder), files=files, bytes=size).write(paths.marker)
 
 
 class TestDatasetYml:
@@ -263,6 +263,9 @@ class TestPrepare:
         for stage in info.stages:
             complete(info, root, stage)
         assert [is_complete(info, root, stage) for stage in info.stages] == [True, True, True]
+        (root / "birds" / "lists" / "a.txt").write_text("by hand")
+        assert [is_complete(info, root, stage) for stage in info.stages] == [True, False, True]
+        complete(info, root, "lists")
         (root / "birds" / "raw" / "a.txt").write_text("other")
         assert [is_complete(info, root, stage) for stage in info.stages] == [True, False, True]
         info.code.write_text("other\n")

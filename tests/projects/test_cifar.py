@@ -179,7 +179,7 @@ def test_the_notebook_runs_from_top_to_bottom(datasets: Path) -> None:
         [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False, cwd=datasets
     )
     assert result.returncode == 0, result.stderr
-    assert re.search(r"all +900 +100 +200", result.stdout)
+    assert re.search(r"all +200 +900 +100", result.stdout)
     assert all(not cell.get("outputs") for cell in notebook["cells"])
 
 

@@ -62,7 +62,7 @@ def check_datasets(arguments: Namespace) -> int:
     house = house_here()
     wrong = []
     for name in [arguments.dataset] if arguments.dataset else dataset_names(house.root):
-        problems, told = untruths(load_dataset(house.root, name), house.datasets / name)
+        problems, told = untruths(load_dataset(house.root, name), house.datasets / name, house.cache)
         wrong += problems
         print(f"{name}: " + "; ".join(told or ["README.md tells nothing of its data"]))
     for problem in wrong:

@@ -7,7 +7,7 @@ folder <name>/ of the datasets root, which may be another disk; by default it is
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ from runner.contract.preparation import (
     SOURCE_VARIABLE,
     StagePaths,
     dataset_target,
+    listing_key,
     read_marker,
     stage_inputs,
 )
@@ -71,6 +72,15 @@ class ResolvedDataset:
         """Each part by itself, read-only."""
         target = dataset_target(self.seen_as or self.name)
         return tuple(Mount(source=path, target=target / part) for part, path in self.parts.items())
+
+    def without(self, part: str) -> "ResolvedDataset":
+        """The same, less one part."""
+        below = dataset_target(self.seen_as or self.name) / part
+        return replace(
+            self,
+            parts={name: path for name, path in self.parts.items() if name != part},
+            submounts=tuple(mount for mount in self.submounts if below not in mount.target.parents),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +151,9 @@ def is_complete(info: DatasetInfo, datasets_root: Path, stage: str) -> bool:
         return False
     marker = read_marker(paths.marker)
     raw = StagePaths(paths.root, RAW).folder
-    return marker is not None and marker.inputs == stage_inputs(stage, info.recipe, paths.root, raw)
+    if marker is None or marker.inputs != stage_inputs(stage, info.recipe, paths.root, raw):
+        return False
+    return stage == RAW or marker.made == listing_key(paths.folder)
 
 
 def data_record(resolved: ResolvedDataset, cache: Path | None = None, full: bool = False) -> DataRecord:
@@ -248,6 +260,8 @@ def prepare_request(info: DatasetInfo, datasets_root: Path, word: str, source: P
     mounts = [Mount(source=Path(os.path.realpath(root)), target=target, read_only=word in LOOKS)]
     environment = {DATASET_VARIABLE: str(target)}
     raw = StagePaths(root, RAW).folder
+    if word == RAW and raw.is_symlink():
+        raise RunnerError(f"{raw}: is a symlink to {os.readlink(raw)}, put there by hand; mend it, or remove it first")
     if word in LOOKS or RAW in MADE_FROM[word]:
         if os.path.lexists(raw):
             mounts.append(Mount(source=_real_folder(raw), target=RAW_TARGET))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from runner.contract.dataset_file import DatasetInfo, load_dataset
 from runner.contract.jsonio import sha256_of
 from runner.contract.layout import DATASET_PARTS, TOY
+from runner.contract.preparation import LISTS, LMDB
 from runner.contract.records import DataRecord
 from runner.host.data import datasets
 from runner.host.engines.engine import Engine, Mount
@@ -60,7 +61,27 @@ def data_of(
         say(f"note: data set {info.name} ({variant}) is not there yet; its mounts are left out of this plan")
         return SeenData(records=(), mounts=())
     found = datasets.resolve(info, house.datasets, variant, resolved.dataset)
+    found = without_stale(info, house.datasets, found, say)
     return seen(found, None if dry_run else house.cache, full=full)
+
+
+def without_stale(
+    info: DatasetInfo, root: Path, found: datasets.ResolvedDataset, say: Callable[[str], None]
+) -> datasets.ResolvedDataset:
+    """What was made from other data than is there now must not be read in its place: such an lmdb is left out, and of such
+    lists it is said. The toy set is made anew by the launch itself."""
+    stale = [
+        part
+        for part in (LISTS, LMDB)
+        if part in found.parts and found.variant != TOY and not datasets.is_complete(info, root, part)
+    ]
+    for part in stale:
+        what = "left out" if part == LMDB else "used as it is"
+        say(
+            f"note: {part} of {info.name} was made from other data or by another prepare.py than is there now; it is {what}; "
+            f"`make dataset DATASET={info.name}` makes it again"
+        )
+    return found.without(LMDB) if LMDB in stale else found
 
 
 def make_by_code(

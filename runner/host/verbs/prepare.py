@@ -12,7 +12,7 @@ from runner.contract import layout
 from runner.contract.dataset_file import DatasetInfo, load_dataset
 from runner.contract.errors import RunnerError
 from runner.contract.layout import OutputPaths
-from runner.contract.preparation import RAW, README, SOURCE_TARGET
+from runner.contract.preparation import RAW, RAW_TARGET, README, SOURCE_TARGET, dataset_target
 from runner.contract.records import State
 from runner.host.data import datasets
 from runner.host.engines.engine import Engine
@@ -96,11 +96,20 @@ def prepare_stage(
         raise KeyboardInterrupt
     if outcome.state is not State.COMPLETED:
         why = outcome.last_lines[-1] if outcome.last_lines else "see its log"
-        if source is not None:  # inside, and below the local engine's view, it has another name
-            why = re.sub(rf"[^\s'\"]*{re.escape(str(SOURCE_TARGET))}(?![\w.-])", lambda _: str(source), why)
         raise RunnerError(
-            f"{info.name}: {stage} was not made: {why.removeprefix('error: ')} (record: {plan.place.folder})"
+            f"{info.name}: {stage} was not made: {_as_named_here(why, house, info, source)} (record: {plan.place.folder})"
         )
+
+
+def _as_named_here(text: str, house: House, info: DatasetInfo, source: Path | None) -> str:
+    """A message from inside, with the paths that this machine knows. Below the local engine's view they are longer."""
+    root = house.datasets / info.name
+    names = {SOURCE_TARGET: source, RAW_TARGET: root / RAW, dataset_target(info.name): root}
+    for target, path in names.items():
+        if path is not None:
+            plain = str(path).replace("\\", "\\\\")
+            text = re.sub(rf"[^\s'\"(]*{re.escape(str(target))}(?![\w.-])", plain, text)
+    return text.removeprefix("error: ")
 
 
 def plan_prepare(

@@ -51,6 +51,8 @@ def check_lists(root: Path, folder: Path, splits: Mapping[str, str], schema: Sch
     """
     lists = {split: ListFile(folder / f"{split}.txt") for split in splits}
     for listed in lists.values():
+        for _ in listed:  # each line names a place in the data set, in the one way of writing it
+            pass
         if not len(listed):
             raise DataError(f"{shown(listed.path)}: empty; expected at least one example")
         _check_labels(listed, schema)

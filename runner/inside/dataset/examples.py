@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from runner.contract.dataset_schema import BINARY, IMAGE, ArrayField, Schema
 from runner.contract.preparation import RAW
 from runner.inside.dataset.gather import gather
-from runner.inside.dataset.lists import DataError, Labels, ListFile, quoted
+from runner.inside.dataset.lists import DataError, Labels, ListFile
 
 Images = NDArray[Any] | list[NDArray[Any]]
 """One array (images, …) where every example has the same shape, else an array each."""
@@ -81,8 +81,7 @@ class Listed:
 
     def reference(self, index: int) -> str:
         """The path of its list file."""
-        entry = self._listed[index]
-        return quoted(entry.path) + ("" if entry.record is None else f"#{entry.record}")
+        return self._listed[index].reference
 
     def place(self, path: str) -> Path:
         """Where a listed path lies on this machine."""
@@ -99,7 +98,7 @@ class ArrayFiles(Listed):
         self._file_of, self._record_of = np.empty((2, len(listed)), np.int64)
         for index, reference in enumerate(listed.references()):
             file, mark, record = reference.partition(b"#")
-            if not mark or not record.isdigit():
+            if not mark or not record.isdigit() or (len(record) > 1 and record.startswith(b"0")):
                 raise DataError(f"{listed.path}:{index + 1}: found {reference!r}, expected a record: raw/file#17")
             self._file_of[index], self._record_of[index] = numbers.setdefault(file, len(numbers)), int(record)
         self._files = [listed[int(np.argmax(self._file_of == number))].path for number in numbers.values()]
@@ -171,6 +170,8 @@ def map_npy(path: Path, schema: Schema) -> Any:
     _size_of(path)
     try:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(rows, np.ndarray):
+            raise ValueError("an archive of several")
     except (ValueError, EOFError, OSError) as error:
         raise DataError(f"{path}: not an array of numpy, or cut short ({error})") from None
     field = schema.image

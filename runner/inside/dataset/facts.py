@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runner.inside.dataset.recipe import Variant
 
 TRAIN = "train"
-"""The split that mean and std are of; of all splits together where there is none of that name."""
+"""The split that mean and std are of; where there is none of that name, the first."""
 
 
 def write_facts(info: DatasetInfo, variant: "Variant", folder: Path) -> None:
@@ -32,7 +32,7 @@ def write_facts(info: DatasetInfo, variant: "Variant", folder: Path) -> None:
     for split in info.splits:
         examples = open_raw(variant.root, split, info.schema, raw=variant.raw)
         surveys[split] = survey(examples, info.schema, Progress(f"readme: {variant.name} {split}", len(examples)))
-    unreadable = [reason for found in surveys.values() for _, reason in found.unreadable]
+    unreadable = [f"{name}: {reason}" for found in surveys.values() for name, reason in found.unreadable]
     if unreadable:
         raise DataError(
             f"{len(unreadable)} examples cannot be read, the first: {unreadable[0]}; "
@@ -45,7 +45,7 @@ def write_facts(info: DatasetInfo, variant: "Variant", folder: Path) -> None:
 def facts(info: DatasetInfo, variant: "Variant", surveys: dict[str, Survey]) -> dict[str, Any]:
     """One variant in numbers."""
     parts = {part: path for part, path in places(variant).items() if path.is_dir()}
-    training = surveys.get(TRAIN) or next(iter(surveys.values()))
+    measured = TRAIN if TRAIN in surveys else next(iter(surveys))
     return {
         "schema_version": 1,
         "variant": variant.name,
@@ -55,8 +55,9 @@ def facts(info: DatasetInfo, variant: "Variant", surveys: dict[str, Survey]) -> 
             "least": np.min([one.shapes.min(axis=0) for one in surveys.values()], axis=0).tolist(),
             "most": np.max([one.shapes.max(axis=0) for one in surveys.values()], axis=0).tolist(),
         },
-        "mean": training.mean,
-        "std": training.std,
+        "measured": measured,
+        "mean": surveys[measured].mean,
+        "std": surveys[measured].std,
         "parts": {part: dict(zip(("files", "bytes"), count(path), strict=True)) for part, path in parts.items()},
         # An LMDB file's bytes depend on the machine's page size, so it has no fingerprint that holds everywhere.
         "fingerprints": {part: fingerprint(path).sha256 for part, path in parts.items() if part != LMDB},

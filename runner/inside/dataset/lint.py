@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from runner.contract.dataset_file import DatasetInfo
 from runner.contract.dataset_schema import Schema, read_schema
 from runner.contract.errors import RunnerError
@@ -11,6 +13,7 @@ from runner.contract.layout import TOY
 from runner.contract.preparation import LISTS, LMDB
 from runner.contract.tree_walk import shown_path, walk
 from runner.inside.dataset.checks import Balance, check_lists, check_tree
+from runner.inside.dataset.examples import Examples, open_raw
 from runner.inside.dataset.lists import DataError
 from runner.inside.dataset.lmdb_file import LmdbFile
 
@@ -46,6 +49,7 @@ def _look(info: DatasetInfo, variant: "Variant", problems: list[str]) -> Balance
         for path in sorted((variant.root / LMDB).glob("*/*.mdb")):
             stored = LmdbFile(path, variant.root / LISTS / f"{path.stem}.txt")
             _check_schema(stored.schema, info, str(path))
+            _check_same(stored, open_raw(variant.root, path.stem, info.schema, raw=variant.raw))
         return balance
     except RunnerError as error:
         problems.append(f"{variant.name}: {error}")
@@ -56,6 +60,17 @@ def _check_schema(found: Schema, info: DatasetInfo, where: str) -> None:
     differences = found.differences(info.schema)
     if differences:
         raise DataError(f"{where}: made by another dataset.yml ({'; '.join(differences)} now); make it again")
+
+
+def _check_same(stored: LmdbFile, raw: Examples) -> None:
+    """Every example of the LMDB file is that of the raw data."""
+    for index in range(len(raw)):
+        place = np.array([index])
+        one, other = stored.images(place)[0], raw.images(place)[0]
+        if stored.labels[index] != raw.labels[index] or not np.array_equal(one, other):
+            raise DataError(
+                f"{stored.path}: example {index} is not {raw.reference(index)} as raw holds it; make it again"
+            )
 
 
 def _split_differences(info: DatasetInfo, balances: dict[str, Balance]) -> list[str]:

@@ -49,8 +49,12 @@ class Entry:
         """The line of a list file."""
         record = "" if self.record is None else f"#{self.record}"
         name = os.path.basename(self.path) + record if self.name is None else self.name
-        path = quoted(self.path).replace("#", "\\x23") + record
-        return f"{quoted(name)}\t{path}\t{self.label}\n"
+        return f"{quoted(name)}\t{self.reference}\t{self.label}\n"
+
+    @property
+    def reference(self) -> str:
+        """The path, and the record, as a list file holds them. There is one way to write each."""
+        return quoted(self.path).replace("#", "\\x23") + ("" if self.record is None else f"#{self.record}")
 
 
 def quoted(text: str) -> str:
@@ -135,11 +139,15 @@ class ListFile:
         name, path, label = line.split(b"\t")
         file, mark, record = path.partition(b"#")
         try:
+            if mark and not record.isdigit():
+                raise ValueError("expected a number behind #")
             entry = Entry(unquoted(file), int(label), int(record) if mark else None, unquoted(name))
         except ValueError as error:
             raise DataError(f"{self.path}:{index + 1}: {path[:80]!r}: {error}") from None
-        if not entry.path or entry.path.startswith("/") or ".." in entry.path.split("/") or (entry.record or 0) < 0:
-            raise DataError(f"{self.path}:{index + 1}: {path[:80]!r}: expected a path below the data set's root")
+        if not {"", ".", ".."}.isdisjoint(entry.path.split("/")) or entry.reference.encode() != path:
+            raise DataError(
+                f"{self.path}:{index + 1}: {path[:80]!r}: expected a path below the data set's root, in the one way of writing it"
+            )
         return entry
 
     def __iter__(self) -> Iterator[Entry]:

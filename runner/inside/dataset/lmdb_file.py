@@ -106,8 +106,16 @@ class LmdbFile:
 
     def _attach(self) -> None:
         """Map the file in this process, and see its blocks as arrays. They hold as long as the transaction."""
-        env = _open(self.path)
-        self._transaction = env.begin(buffers=True)
+        try:
+            env = _open(self.path)
+            self._transaction = env.begin(buffers=True)
+            about = self._transaction.get(ABOUT)
+        except OSError:
+            about = None
+        if about is None or json.loads(bytes(about)) != self.about:
+            raise DataError(
+                f"{shown(self.path)}: was replaced since it was opened: somebody prepared the data set anew; start again"
+            )
         self._blocks = list(self._block_views()) if self._rows is not None else []
         self._process = os.getpid()
 

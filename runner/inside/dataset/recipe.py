@@ -106,8 +106,9 @@ class _Maker:
             )
         self.recipe.write_raw(places, folder)
         for path in folder.rglob("*"):
-            if path.is_file() and not path.is_symlink():
-                path.chmod(path.stat().st_mode & ~0o222)
+            if not path.is_symlink():  # folders stay ours to remove, whatever those of the source allowed
+                mode = path.stat().st_mode
+                path.chmod(mode | 0o700 if path.is_dir() else mode & ~0o222)
 
     def check_raw(self, places: Places, folder: Path) -> None:
         """What this data set checks first, since it speaks of the data's own terms; then what holds of any tree."""
@@ -227,7 +228,8 @@ def lint(info: DatasetInfo, places: Places) -> int:
     for problem in problems:
         print(f"{info.name}: {problem}", file=sys.stderr)
     if not problems:
-        print(f"{info.name}: well: {' and '.join(variant.name for variant in found)} agree with dataset.yml")
+        names = " and ".join(variant.name for variant in found)
+        print(f"{info.name}: well: {names} {'agree' if len(found) > 1 else 'agrees'} with dataset.yml")
     return 2 if problems else 0
 
 

@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from runner.contract.preparation import (
     Marker,
     StagePaths,
     count,
+    listing_key,
     read_marker,
     stage_inputs,
 )
@@ -87,7 +88,8 @@ def places_of(environment: Mapping[str, str]) -> Places:
 
 
 def _keep(stage: Stage, places: Places, paths: StagePaths, marker: Marker | None, inputs: str) -> bool:
-    """Whether the folder that is there stays. Without a marker it came by hand, or its writer was killed."""
+    """Whether the folder that is there stays. What is not as its marker says came by hand, was changed by hand, or its
+    writer was killed: only what this stage would write in its place tells which."""
     if stage.name == RAW:
         if marker is None:
             stage.check(places, paths.folder)
@@ -95,17 +97,19 @@ def _keep(stage: Stage, places: Places, paths: StagePaths, marker: Marker | None
         if places.source is not None:
             _refuse_other_source(stage, places, paths)
         return True
-    if marker is not None and marker.inputs == inputs:
+    as_made = marker is not None and marker.made == listing_key(paths.folder)
+    if as_made and marker is not None and marker.inputs == inputs:
         return True
     _write_unfinished(stage, places, paths)
     if _contents(paths.unfinished) == _contents(paths.folder):  # then a run that reads it is not disturbed
-        shutil.rmtree(paths.unfinished)
+        remove(paths.unfinished)
         _mark(paths, inputs)
         return True
-    if marker is None:
-        shutil.rmtree(paths.unfinished)
+    if not as_made:
+        remove(paths.unfinished)
         raise DataError(
-            f"{paths.folder}: holds something that this stage did not make; move it away and run the same command again"
+            f"{paths.folder}: holds something that this stage did not make, or was changed since; move it away and run the "
+            f"same command again"
         )
     return False
 
@@ -119,20 +123,20 @@ def _refuse_other_source(stage: Stage, places: Places, paths: StagePaths) -> Non
                 f"move that folder away first"
             )
     finally:
-        shutil.rmtree(paths.unfinished)
+        remove(paths.unfinished)
 
 
 def _write_unfinished(stage: Stage, places: Places, paths: StagePaths) -> None:
-    shutil.rmtree(paths.unfinished, ignore_errors=True)
+    remove(paths.unfinished)
     paths.unfinished.mkdir()
     try:
         stage.write(places, paths.unfinished)
         stage.check(places, paths.unfinished)
     except DataError as error:
-        shutil.rmtree(paths.unfinished, ignore_errors=True)
+        remove(paths.unfinished)
         raise DataError(str(error).replace(str(paths.unfinished), stage.name)) from None
     except BaseException:
-        shutil.rmtree(paths.unfinished, ignore_errors=True)
+        remove(paths.unfinished)
         raise
 
 
@@ -140,19 +144,17 @@ def _write_whole(stage: Stage, places: Places, paths: StagePaths) -> None:
     """Build beside, sync, rename. An older version goes only when the new one is whole."""
     _write_unfinished(stage, places, paths)
     _sync_tree(paths.unfinished)
-    old = paths.unfinished.with_suffix(".old")
-    shutil.rmtree(old, ignore_errors=True)
-    paths.marker.unlink(missing_ok=True)
     if paths.folder.exists():
-        os.rename(paths.folder, old)
+        os.rename(paths.folder, paths.old)
     os.rename(paths.unfinished, paths.folder)
     sync_folder(paths.root)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(paths.old)
 
 
 def _mark(paths: StagePaths, inputs: str) -> None:
     files, size = count(paths.folder)
-    Marker(stage=paths.stage, inputs=inputs, files=files, bytes=size).write(paths.marker)
+    made = listing_key(paths.folder)
+    Marker(stage=paths.stage, inputs=inputs, made=made, files=files, bytes=size).write(paths.marker)
 
 
 def _contents(folder: Path) -> dict[str, str]:
@@ -160,10 +162,23 @@ def _contents(folder: Path) -> dict[str, str]:
 
 
 def _clear(paths: StagePaths) -> None:
-    """Remove what a kill has left: a folder half-built, a marker half-written."""
-    shutil.rmtree(paths.unfinished, ignore_errors=True)
+    """Put right what a kill has left: a folder half-built, a marker half-written, an older version that was to be replaced."""
+    remove(paths.unfinished)
+    if paths.old.exists() and not paths.folder.exists():
+        os.rename(paths.old, paths.folder)
+    remove(paths.old)
     for marker in paths.marker.parent.glob(f".{paths.marker.name}.*"):
         marker.unlink(missing_ok=True)
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder, also one with folders in it that may not be written to; nothing if it is not there."""
+    for parent, names, _ in os.walk(folder):
+        for path in [parent, *(os.path.join(parent, name) for name in names)]:
+            if not os.path.islink(path):
+                os.chmod(path, os.stat(path).st_mode | 0o700)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
 
 
 def _sync_tree(folder: Path) -> None:

@@ -5,6 +5,7 @@ Sums are of whole numbers where the data are, so that every machine finds the sa
 
 import hashlib
 import itertools
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -22,8 +23,11 @@ from runner.inside.dataset.lists import DataError
 
 CHUNK = 64
 """Examples that a thread reads at a time."""
-AHEAD = 8
+AHEAD = 4
 """Chunks that are read before they are asked for."""
+MOST_THREADS = 8
+BAND = 1 << 20
+"""Values of a channel that are summed at a time."""
 
 
 @dataclass
@@ -42,9 +46,9 @@ class Survey:
     """The largest value."""
     count: int = 0
     """Pixels, over all images."""
-    sums: NDArray[Any] = field(default_factory=lambda: np.zeros(0))
-    """Of the values of each channel."""
-    squares: NDArray[Any] = field(default_factory=lambda: np.zeros(0))
+    sums: list[float] = field(default_factory=list)
+    """Of the values of each channel; whole numbers of Python's, which do not overflow, where the data are whole."""
+    squares: list[float] = field(default_factory=list)
     """Of their squares."""
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     """How the list names it, and why it cannot be read."""
@@ -52,16 +56,16 @@ class Survey:
     @property
     def mean(self) -> list[float]:
         """Of each channel, in the data's own unit."""
-        return [round(float(value) / self.count, 4) for value in self.sums] if self.count else []
+        return [round(total / self.count, 4) for total in self.sums] if self.count else []
 
     @property
     def std(self) -> list[float]:
         """Of each channel; that of the pixels at hand, not an estimate for others."""
         if not self.count:
             return []
-        mean = self.sums.astype(np.float64) / self.count
-        variance = self.squares.astype(np.float64) / self.count - mean * mean
-        return [round(float(value), 4) for value in np.sqrt(np.maximum(variance, 0.0))]
+        pairs = zip(self.sums, self.squares, strict=True)
+        variances = (square / self.count - (total / self.count) ** 2 for total, square in pairs)
+        return [round(math.sqrt(max(variance, 0.0)), 4) for variance in variances]
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,8 @@ class _Seen:
     digest: bytes
     maximum: float
     count: int
-    sums: NDArray[Any]
-    squares: NDArray[Any]
+    sums: list[float]
+    squares: list[float]
 
 
 def survey(examples: Examples, schema: Schema, progress: Callable[[int], None] = lambda done: None) -> Survey:
@@ -85,7 +89,7 @@ def survey(examples: Examples, schema: Schema, progress: Callable[[int], None] =
         brightness=np.full(total, np.nan),
         digests=[b""] * total,
     )
-    with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as pool:
+    with ThreadPoolExecutor(min(MOST_THREADS, len(os.sched_getaffinity(0)))) as pool:
         index = 0
         for part in _in_turn(pool, examples):
             for seen in part:
@@ -118,29 +122,42 @@ def _look(examples: Examples, start: int) -> list[_Seen | DataError]:
 
 
 def _seen(image: NDArray[Any]) -> _Seen:
+    """Sums in bands, so that a large image takes little memory besides itself; exact for numbers of up to 16 bits."""
     channels = image.reshape(len(image), -1) if image.ndim > 2 else image.reshape(1, -1)
-    exact = channels.astype(np.int64 if image.dtype.kind in "iub" else np.float64)
+    wide = np.int64 if image.dtype.kind in "iub" and image.dtype.itemsize <= 2 else np.float64
+    sums, squares = np.zeros((2, len(channels)), wide)
+    for start in range(0, channels.shape[1], BAND):
+        band = channels[:, start : start + BAND].astype(wide)
+        sums += band.sum(axis=1)
+        squares += (band * band).sum(axis=1)
+    if not np.isfinite(sums).all():
+        raise DataError("holds NaN or infinity")
     return _Seen(
         shape=image.shape,
-        digest=hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest(),
+        digest=hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16, salt=_salt(image.shape)).digest(),
         maximum=float(image.max()),
         count=channels.shape[1],
-        sums=exact.sum(axis=1),
-        squares=(exact * exact).sum(axis=1),
+        sums=[value.item() for value in sums],
+        squares=[value.item() for value in squares],
     )
+
+
+def _salt(shape: tuple[int, ...]) -> bytes:
+    """Equal bytes of different shapes are different images."""
+    return hashlib.blake2b(repr(shape).encode(), digest_size=16).digest()
 
 
 def _add(found: Survey, index: int, seen: _Seen) -> None:
     found.shapes[index] = seen.shape
-    found.brightness[index] = float(seen.sums.sum()) / (seen.count * len(seen.sums))
+    found.brightness[index] = sum(seen.sums) / (seen.count * len(seen.sums))
     found.digests[index] = seen.digest
     found.maximum = max(found.maximum, seen.maximum)
     if not found.count:
-        found.sums, found.squares = np.zeros_like(seen.sums), np.zeros_like(seen.squares)
+        found.sums, found.squares = [0] * len(seen.sums), [0] * len(seen.sums)
     if len(found.sums) == len(seen.sums):  # a set whose channels differ has no mean of its channels
         found.count += seen.count
-        found.sums = found.sums + seen.sums
-        found.squares = found.squares + seen.squares
+        found.sums = [one + more for one, more in zip(found.sums, seen.sums, strict=True)]
+        found.squares = [one + more for one, more in zip(found.squares, seen.squares, strict=True)]
 
 
 def duplicates(surveys: dict[str, Survey]) -> list[list[tuple[str, int]]]:

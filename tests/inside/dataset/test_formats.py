@@ -103,6 +103,23 @@ def test_two_readers_a_fork_and_a_fork_of_a_reader(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["train.mdb"]  # no lock file, also not from reading
 
 
+def test_a_file_that_is_replaced_is_not_read_on_as_if_it_were_the_same(tmp_path: Path) -> None:
+    """A worker of a second epoch opens the path anew: what lies there by then may be of other lists."""
+    what = made.npy(tmp_path, IMAGES)
+    stored = store(tmp_path, what, "arrays")
+    (tmp_path / "lists" / "train.txt").write_text(
+        "".join(reversed((tmp_path / "lists/train.txt").read_text().splitlines(True)))
+    )
+    stored.path.rename(tmp_path / "old.mdb")
+    store(tmp_path, what, "arrays")
+    worker = pickle.dumps(stored)
+    with pytest.raises(DataError, match=r"train.mdb: was replaced since it was opened"):
+        pickle.loads(worker).images(np.array([0]))
+    stored.path.unlink()
+    with pytest.raises(DataError, match=r"train.mdb: was replaced since it was opened"):
+        pickle.loads(worker).images(np.array([0]))
+
+
 class TestDamage:
     @pytest.mark.parametrize("kind", ["arrays", "encoded"])
     def test_a_cut_lmdb_file_is_refused_instead_of_killing_the_process(self, tmp_path: Path, kind: str) -> None:

@@ -105,8 +105,11 @@ def test_killed_at_any_moment_the_same_command_makes_it_whole(whole: Birds, bird
     wanted = whole.contents()
     for earlier in STAGES[: STAGES.index(stage)]:
         birds.run(earlier)
-    for delay_s in (0.05, 0.15, 0.2, 0.25, 0.3, 0.4):
+    work = birds.root / ".stages"
+    for delay_s in (0.0, 0.0, 0.002, 0.005, 0.02, 0.1):
         process = subprocess.Popen(birds.command(stage), env=birds.environment, stdout=subprocess.DEVNULL)
+        while process.poll() is None and not (work / f"{stage}.tmp").exists():
+            time.sleep(0.001)
         time.sleep(delay_s)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -158,6 +161,88 @@ def test_the_lists_follow_the_raw_data_and_lmdb_the_lists(birds: Birds) -> None:
     assert (birds.root / "lmdb/encoded/val.mdb").read_bytes() != before
 
 
+@pytest.mark.parametrize("moment", ["between the renames", "before the marker", "while the marker is written"])
+def test_killed_while_an_older_version_is_replaced(birds: Birds, moment: str) -> None:
+    """Each state that a kill can leave between two system calls: nothing is lost and nothing stays behind."""
+    birds.all()
+    made.save(birds.root / "raw" / "one" / "0030.png", made.pixels(1)[0])
+    work, lists = birds.root / ".stages", birds.root / "lists"
+    if moment == "between the renames":
+        lists.rename(work / "lists.old")
+        (work / "lists.tmp").mkdir()
+    else:
+        shutil.copytree(lists, work / "lists.old")
+        marker = (work / "lists.json").read_bytes()
+        birds.run("lists")
+        (work / "lists.json").write_bytes(marker)
+        shutil.copytree(lists, work / "lists.old", dirs_exist_ok=True)
+        if moment == "while the marker is written":
+            (work / ".lists.json.0123abcd.tmp").write_bytes(b"{")
+    birds.run("lists")
+    assert "one/0030.png" in (lists / "val.txt").read_text()
+    assert sorted(path.name for path in work.iterdir()) == [f"{s}.json" for s in ("lists", "lmdb")] + ["lock"] + [
+        f"{s}.json" for s in ("raw", "readme", "toy")
+    ]
+    assert "kept as it is" in birds.run("lists")
+
+
+def test_a_list_that_was_edited_is_not_overwritten_and_not_taken_for_ours(birds: Birds) -> None:
+    birds.all()
+    path = birds.root / "lists" / "train.txt"
+    text = path.read_text()
+    path.write_text(text.replace("\t1\n", "\t0\n"))
+    edited = path.read_text()
+    assert "holds something that this stage did not make, or was changed since" in birds.run("lists", 2)
+    assert path.read_text() == edited
+    path.write_text(text)
+    assert "kept as it is" in birds.run("lists")
+
+
+def test_a_source_whose_folders_may_not_be_written_to(birds: Birds) -> None:
+    for name in ("one", "another"):
+        (birds.source / name).chmod(0o555)
+    birds.run("raw")
+    birds.run("raw")
+    assert os.stat(birds.root / "raw" / "one").st_mode & 0o700 == 0o700
+
+
+@pytest.mark.parametrize("kind", ["tar", "gztar", "zip"])
+def test_raw_from_an_archive(whole: Birds, birds: Birds, kind: str) -> None:
+    birds.source = Path(shutil.make_archive(str(birds.output / "birds"), kind, birds.source))
+    birds.run("raw")
+    wanted = {name: content for name, content in whole.contents().items() if name.startswith("raw/")}
+    assert birds.contents() == wanted
+    shutil.rmtree(birds.root)
+    birds.root.mkdir()
+    os.truncate(birds.source, birds.source.stat().st_size // 2)
+    assert "not a whole tar or zip archive" in birds.run("raw", 2) and birds.contents() == {}
+
+
+def test_an_archive_that_leads_elsewhere(birds: Birds) -> None:
+    import tarfile
+
+    birds.source = birds.output / "evil.tar"
+    with tarfile.open(birds.source, "w") as tar:
+        tar.add(TEMPLATE / "README.md", arcname="../owned")
+    assert "holds the name '../owned', which leads out of it" in birds.run("raw", 2)
+    assert not list(birds.output.parent.rglob("owned"))
+
+
+@pytest.mark.parametrize("variant", ["full", "toy"])
+def test_the_notebook_runs_from_top_to_bottom(whole: Birds, tmp_path: Path, variant: str) -> None:
+    notebook = json.loads((TEMPLATE / "explore.ipynb").read_text())
+    cells = ("".join(cell["source"]) + "\n" for cell in notebook["cells"] if cell["cell_type"] == "code")
+    (tmp_path / "NAME").mkdir()
+    (tmp_path / "NAME" / "toy").symlink_to(whole.root / "toy")
+    for part in ("raw", "lists") if variant == "full" else ():
+        (tmp_path / "NAME" / part).symlink_to(whole.root / part)
+    environment = {**whole.environment, "DATASETS_DIR": str(tmp_path)}
+    code = "display = print\n" + "".join(cells)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"all +54 +6" if variant == "full" else r"all +36 +4", done.stdout)
+
+
 def test_two_at_once_make_it_once(birds: Birds) -> None:
     birds.run("raw")
     both = [
@@ -198,6 +283,8 @@ class TestLint:
              "toy: train has no example of another, which the full data has"),
             ('head -1 lists/train.txt >> lists/val.txt', "lists: raw/one/0001.png stands in train.txt:1 and val.txt:7"),
             ('tail -n +2 lists/train.txt > t && mv t lists/train.txt', "train.mdb: was made from another train.txt"),
+            ('cp -p raw/one/0002.png t && chmod u+w raw/one/0001.png && cat t > raw/one/0001.png && rm t',
+             "example 0 is not raw/one/0001.png as raw holds it"),
             ("sed -i s/another/third/ lists/schema.json", "made by another dataset.yml \\(classes: one, third and one, another"),
         ],
     )  # fmt: skip

@@ -1,6 +1,5 @@
 """What only NAME knows of its own preparation. Three functions to fill; the runner makes every stage of them."""
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from PIL import Image, ImageDraw
 
 from runner.inside.dataset.lists import DataError, Entry
 from runner.inside.dataset.recipe import Recipe, main
+from runner.inside.dataset.sources import take
 from runner.inside.dataset.stages import Places
 
 CLASSES = ("one", "another")
@@ -15,14 +15,17 @@ CLASSES = ("one", "another")
 
 def write_raw(places: Places, folder: Path) -> None:
     """Fill `folder` as the authors provide the data; it is read-only afterwards. `places.source` is what was downloaded, or
-    what SOURCE= named: a file or a folder. Here: a folder with a folder of images for each class."""
-    source = places.source
-    if source is None or not source.is_dir():
-        raise DataError(f"raw: found {source}, expected a folder with {', '.join(CLASSES)} in it; give it with SOURCE=")
+    what SOURCE= named, a folder or an archive. Here: a folder of images for each class."""
+    take(places.source, folder)
+
+
+def check_raw(raw: Path) -> None:
+    """Refuse raw data that is not whole, as far as this data set can tell."""
     for name in CLASSES:
-        if not (source / name).is_dir():
-            raise DataError(f"{source}: has no folder {name}")
-        shutil.copytree(source / name, folder / name)
+        if not (raw / name).is_dir():
+            raise DataError(
+                f"{raw}: has no folder {name} (found: {', '.join(sorted(path.name for path in raw.iterdir()))})"
+            )
 
 
 def write_toy(folder: Path) -> None:
@@ -40,12 +43,12 @@ def splits(raw: Path) -> dict[str, list[Entry]]:
     """The examples of each split that dataset.yml names. Of a file with many: Entry("raw/file.bin", label, record)."""
     found: dict[str, list[Entry]] = {"train": [], "val": []}
     for label, name in enumerate(CLASSES):
-        for number, path in enumerate(sorted((raw / name).iterdir())):
+        for number, path in enumerate(sorted((raw / name).glob("[!.]*"))):
             found["val" if number % 10 == 0 else "train"].append(Entry(f"raw/{name}/{path.name}", label))
     return found
 
 
-RECIPE = Recipe(write_raw=write_raw, write_toy=write_toy, splits=splits, lmdb=("encoded",))
+RECIPE = Recipe(write_raw=write_raw, check_raw=check_raw, write_toy=write_toy, splits=splits, lmdb=("encoded",))
 
 if __name__ == "__main__":
     sys.exit(main(RECIPE, __file__, sys.argv[1:]))
