@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from runner.contract.dataset_schema import Schema
 from runner.contract.errors import RunnerError
 from runner.contract.tree_walk import shown_path, walk
-from runner.inside.dataset.examples import ArrayFiles, open_listed, shown
+from runner.inside.dataset.examples import ArrayFiles, open_listed
 from runner.inside.dataset.lists import DataError, Labels, ListFile
+from runner.inside.dataset.pictures import shown
 from runner.inside.dataset.progress import Progress
 
 Balance = dict[str, list[int]]

@@ -4,13 +4,8 @@ Every kind gives the same: `images(indices)`, each (channels, height, width), an
 is read by `lmdb_file` with the same two.
 """
 
-import io
 import os
-import struct
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,13 +16,7 @@ from runner.contract.dataset_schema import BINARY, IMAGE, ArrayField, Schema
 from runner.contract.preparation import RAW
 from runner.inside.dataset.gather import gather
 from runner.inside.dataset.lists import DataError, Labels, ListFile
-
-Images = NDArray[Any] | list[NDArray[Any]]
-"""One array (images, …) where every example has the same shape, else an array each."""
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-"""Channels, and Pillow's name for them."""
-CONVERTED = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
-"""Kinds of picture that become MODES without losing depth."""
+from runner.inside.dataset.pictures import Images, check_shape, decode, decoded, opened, png, shown
 
 
 class Examples(Protocol):
@@ -194,100 +183,41 @@ class ImageFiles(Listed):
             path = self.place(self._listed[index].path)
             if _size_of(path) == 0:
                 raise DataError(f"{shown(path)}: found 0 bytes, expected an image")
-            with _opened(path, str(path)) as image:
+            with opened(path, str(path)) as image:
                 channels = self.schema.image.shape[0] or len(image.getbands())
-                _check_shape((channels, image.height, image.width), self.schema.image.shape, str(path))
+                check_shape((channels, image.height, image.width), self.schema.image.shape, str(path))
             progress(index + 1)
 
     def images(self, indices: NDArray[np.int64]) -> Images:
         """Decoded; one array if the schema has one shape."""
-        found = [self.image(int(index)) for index in indices]
-        return np.stack(found) if self.schema.fixed else found
+        paths = [self._place(index) for index in indices.tolist()]
+        return decoded(self.schema, ((read_file(path), path) for path in paths), len(paths))
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """One image, (channels, height, width)."""
-        path = self.place(self._listed[index].path)
-        return decode(read_file(path), self.schema.image.shape, str(path))
+        path = self._place(index)
+        return decode(read_file(path), self.schema.image.shape, path)
+
+    def _place(self, index: int) -> str:
+        path = self._listed.path_of(index)
+        return f"{self._raw}{path[3:]}" if path.startswith(f"{RAW}/") else f"{self._root}/{path}"
 
     def encoded(self, index: int) -> bytes:
         """The file's bytes."""
         return read_file(self.place(self._listed[index].path))
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path | str) -> bytes:
     """The bytes of a file that must be there.
 
     Raises:
         DataError: it is not, or may not be read.
     """
     try:
-        return path.read_bytes()
+        with open(path, "rb", buffering=0) as handle:
+            return handle.readall()
     except OSError as error:
         raise DataError(f"{shown(path)}: {os.strerror(error.errno or 0)}, though a list names it") from None
-
-
-def decode(content: bytes | memoryview, shape: Sequence[int | None], where: str) -> NDArray[np.uint8]:
-    """The picture in a PNG, a JPEG or whatever else Pillow reads, as uint8 (channels, height, width).
-
-    Its kind of colour becomes the one with shape[0] channels; any turning that a camera noted in it is not done.
-
-    Raises:
-        DataError: it is none, is damaged, or has another shape; `where` names it.
-    """
-    if len(content) == 0:
-        raise DataError(f"{_one_line(where)}: found 0 bytes, expected an image")
-    with _opened(io.BytesIO(content), where) as image:
-        mode = MODES[shape[0] or 3]
-        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
-    array = np.ascontiguousarray(pixels.transpose(2, 0, 1)) if pixels.ndim == 3 else pixels[None].copy()
-    _check_shape(array.shape, shape, where)
-    return array
-
-
-@contextmanager
-def _opened(source: Any, where: str) -> Iterator[Any]:
-    """Pillow's image of a file or of bytes. All that its decoders raise for what is no image of theirs is a DataError."""
-    open_image, problems = _pillow()
-    try:
-        with open_image(source) as image:
-            if image.mode not in CONVERTED:
-                raise DataError(f"{_one_line(where)}: found pixels of kind {image.mode}, expected 8 bits a channel")
-            yield image
-    except problems as error:
-        raise DataError(f"{_one_line(where)}: not a readable image ({_one_line(str(error))})") from None
-
-
-@lru_cache(maxsize=1)
-def _pillow() -> tuple[Any, tuple[type[BaseException], ...]]:
-    from PIL import Image
-
-    broken = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
-    return Image.open, (*broken, Image.DecompressionBombError, Image.DecompressionBombWarning)
-
-
-def _check_shape(found: Sequence[int], shape: Sequence[int | None], where: str) -> None:
-    if any(size not in (None, seen) for size, seen in zip(shape, found, strict=True)):
-        one, other = (str(ArrayField(dtype="uint8", shape=tuple(sizes))) for sizes in (found, shape))
-        raise DataError(f"{_one_line(where)}: found {one}, expected {other}")
-
-
-def png(image: NDArray[np.uint8]) -> bytes:
-    """A PNG of uint8 (channels, height, width), with 1, 3 or 4 channels. It decodes to the same array."""
-    from PIL import Image
-
-    picture = Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=6)
-    return buffer.getvalue()
-
-
-def shown(path: Path) -> str:
-    """A path as a message shows it: one line, whatever bytes it is made of."""
-    return _one_line(str(path))
-
-
-def _one_line(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\n", "\\n")
 
 
 def _size_of(path: Path) -> int:

@@ -12,7 +12,7 @@ LARGE = 16 << 10
 
 def gather(block: Callable[[int], NDArray[Any]], blocks: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[Any]:
     """The rows `block(blocks[i])[rows[i]]`, stacked. All blocks are of one dtype and one shape of a row."""
-    numbers = np.unique(blocks).tolist()
+    numbers = np.unique(blocks).tolist() or [0]
     if len(numbers) == 1:
         return _of_one(block(numbers[0]), rows)
     parts = {number: block(number) for number in numbers}

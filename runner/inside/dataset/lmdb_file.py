@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from runner.contract.dataset_schema import schema_from_json
 from runner.contract.jsonio import file_sha256
-from runner.inside.dataset.examples import Images, decode, png, shown
 from runner.inside.dataset.gather import gather
 from runner.inside.dataset.lists import DataError, Labels
+from runner.inside.dataset.pictures import Images, decoded, png, shown
 
 ARRAYS, ENCODED = "arrays", "encoded"
 KINDS = (ARRAYS, ENCODED)
@@ -79,6 +79,9 @@ class LmdbFile:
             self._attach()
         if self._rows is not None:
             return gather(self._blocks.__getitem__, *np.divmod(indices, self._rows))
+        if self.kind == ENCODED:
+            values = ((self._value(index), f"{self.path}#{index}") for index in indices.tolist())
+            return decoded(self.schema, values, len(indices))
         found = [self._one(int(index)) for index in indices]
         return np.stack(found) if self.schema.fixed else found
 
@@ -94,13 +97,14 @@ class LmdbFile:
         """The file and the number in it."""
         return f"{self.path.name}#{index}"
 
-    def _one(self, index: int) -> NDArray[Any]:
+    def _value(self, index: int) -> Any:
         value = self._transaction.get(key_of(index))
         if value is None:
             raise DataError(f"{shown(self.path)}: has no example {index}; make it again")
-        if self.kind == ENCODED:
-            image: NDArray[Any] = decode(value, self.schema.image.shape, f"{self.path}#{index}")
-            return image
+        return value
+
+    def _one(self, index: int) -> NDArray[Any]:
+        value = self._value(index)
         shape = tuple(self._shapes[index].tolist()) if self._shapes is not None else self.schema.image.sizes
         return np.frombuffer(value, self.schema.image.dtype).reshape(shape)
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from runner.contract.dataset_schema import ArrayField, Schema
 from runner.contract.jsonio import atomic_path, canonical_json, file_sha256
-from runner.inside.dataset.examples import MODES, Examples
+from runner.inside.dataset.examples import Examples
 from runner.inside.dataset.lists import DataError
 from runner.inside.dataset.lmdb_file import ABOUT, ARRAYS, ENCODED, KINDS, LABELS, SCHEMA_VERSION, SHAPES, key_of
+from runner.inside.dataset.pictures import MODES
 
 BLOCK_BYTES = 64 << 20
 """Of a block of arrays; one is in memory while it is written."""

@@ -15,10 +15,11 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("lmdb")
 
 from runner.contract.dataset_schema import Schema  # noqa: E402
-from runner.inside.dataset.examples import decode, open_raw, png  # noqa: E402
+from runner.inside.dataset.examples import open_raw  # noqa: E402
 from runner.inside.dataset.lists import DataError, Entry  # noqa: E402
 from runner.inside.dataset.lmdb_file import LmdbFile  # noqa: E402
 from runner.inside.dataset.lmdb_write import write_lmdb  # noqa: E402
+from runner.inside.dataset.pictures import decode, png  # noqa: E402
 from tests.inside.dataset import made  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[3]
