@@ -40,10 +40,6 @@ for step in range(1, 21):
         (folder / "latest").write_text(name + ".pt")
 """
 TINY = """\
-splits: {train: all}
-encoding: binary
-record:
-  image: {dtype: uint8, shape: [1]}
 image: {base: bare}
 stages: [raw]
 """

@@ -54,11 +54,14 @@ def run_command(
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                log.write(line)
                 lines.append(line.rstrip("\n"))
                 on_line(lines[-1])
+                log.write(line)
+            log.flush()
+        except OSError as error:  # the log shares a disk with what is being made: its trouble is the command's
+            process.kill()
+            lines.append(os.strerror(error.errno or 0))
         except BaseException:
             process.terminate()
             raise
-    log.flush()
     return Done(code=process.returncode, lines=tuple(lines))
