@@ -190,7 +190,7 @@ class ImageFiles(Listed):
 
     def images(self, indices: NDArray[np.int64]) -> Images:
         """Decoded; one array if the schema has one shape."""
-        paths = [self._place(index) for index in indices.tolist()]
+        paths = [self._place(index) for index in np.asarray(indices).tolist()]
         return decoded(self.schema, ((read_file(path), path) for path in paths), len(paths))
 
     def image(self, index: int) -> NDArray[np.uint8]:

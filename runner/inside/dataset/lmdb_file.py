@@ -80,7 +80,7 @@ class LmdbFile:
         if self._rows is not None:
             return gather(self._blocks.__getitem__, *np.divmod(indices, self._rows))
         if self.kind == ENCODED:
-            values = ((self._value(index), f"{self.path}#{index}") for index in indices.tolist())
+            values = ((self._value(index), f"{self.path}#{index}") for index in np.asarray(indices).tolist())
             return decoded(self.schema, values, len(indices))
         found = [self._one(int(index)) for index in indices]
         return np.stack(found) if self.schema.fixed else found

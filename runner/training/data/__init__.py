@@ -1,8 +1,9 @@
 """Data for the Trainer: data sets that give whole batches, readers of a data set's files, and the exact stream of batches."""
 
-from runner.training.data.batches import ArrayDataset, Batch, BatchDataset, BatchLoader
-from runner.training.data.feeds import Feed, Fetched, count_examples, is_stream, make_feed
+from runner.training.data.batches import ArrayDataset, Batch, BatchDataset, BatchLoader, Fetched
+from runner.training.data.feeds import Feed, make_feed
 from runner.training.data.images import ImageDataset, dataset_root
+from runner.training.data.streams import count_examples, is_stream
 
 __all__ = [
     "ArrayDataset",

@@ -1,7 +1,7 @@
 """Data sets that give whole batches, without a Python call for each example."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -11,6 +11,17 @@ from runner.contract.errors import RunnerError
 
 Batch = Any
 """What the data set makes of its examples; usually a dict of tensors, batch dimension first."""
+
+
+class Fetched(NamedTuple):
+    """A batch and where it comes from."""
+
+    batch: Batch
+    n_examples: int
+    n_examples_of_all: int
+    epoch: int
+    last: bool
+    """Whether the epoch ends with it."""
 
 
 class BatchDataset(Protocol):
