@@ -94,9 +94,9 @@ def main() -> None:
     """Measure, and print a table for each size and temperature."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer images and three turns: a rough picture")
-    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--turns", type=int, help="how often each is asked; 7 by default, 3 with --quick")
     options = parser.parse_args()
-    turns = 3 if options.quick else options.turns
+    turns = options.turns or (3 if options.quick else 7)
     python = environment()
     about = machine()
     print(about, flush=True)
