@@ -16,7 +16,7 @@ from runner.contract.dataset_schema import BINARY, IMAGE, ArrayField, Schema
 from runner.contract.preparation import RAW
 from runner.inside.dataset.gather import gather
 from runner.inside.dataset.lists import DataError, Labels, ListFile
-from runner.inside.dataset.pictures import Images, check_shape, decode, decoded, opened, png, shown
+from runner.inside.dataset.pictures import Images, check_shape, decoded, opened, png, shown
 
 
 class Examples(Protocol):
@@ -72,10 +72,9 @@ class Listed:
         """The path of its list file."""
         return self._listed[index].reference
 
-    def place(self, path: str) -> Path:
-        """Where a listed path lies on this machine."""
-        part, _, rest = path.partition("/")
-        return self._raw / rest if part == RAW else self._root / path
+    def place(self, path: str) -> str:
+        """Where a listed path lies on this machine. Text: making a Path takes longer than reading a small image."""
+        return f"{self._raw}{path.removeprefix(RAW)}" if path.startswith(f"{RAW}/") else f"{self._root}/{path}"
 
 
 class ArrayFiles(Listed):
@@ -116,7 +115,7 @@ class ArrayFiles(Listed):
 
     def _map(self, number: int) -> Any:
         if number not in self._maps:
-            path = self.place(self._files[number])
+            path = Path(self.place(self._files[number]))
             mapped = map_binary if self.schema.encoding == BINARY else map_npy
             rows = mapped(path, self.schema)
             last = int(self._record_of[self._file_of == number].max())
@@ -180,7 +179,7 @@ class ImageFiles(Listed):
             DataError: one is not there, is no image, or has another shape than the schema says.
         """
         for index in range(len(self)):
-            path = self.place(self._listed[index].path)
+            path = Path(self.place(self._listed[index].path))
             if _size_of(path) == 0:
                 raise DataError(f"{shown(path)}: found 0 bytes, expected an image")
             with opened(path, str(path)) as image:
@@ -190,21 +189,12 @@ class ImageFiles(Listed):
 
     def images(self, indices: NDArray[np.int64]) -> Images:
         """Decoded; one array if the schema has one shape."""
-        paths = [self._place(index) for index in np.asarray(indices).tolist()]
+        paths = [self.place(self._listed.path_of(index)) for index in np.asarray(indices).tolist()]
         return decoded(self.schema, ((read_file(path), path) for path in paths), len(paths))
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """One image, (channels, height, width)."""
-        path = self._place(index)
-        return decode(read_file(path), self.schema.image.shape, path)
-
-    def _place(self, index: int) -> str:
-        path = self._listed.path_of(index)
-        return f"{self._raw}{path[3:]}" if path.startswith(f"{RAW}/") else f"{self._root}/{path}"
 
     def encoded(self, index: int) -> bytes:
         """The file's bytes."""
-        return read_file(self.place(self._listed[index].path))
+        return read_file(self.place(self._listed.path_of(index)))
 
 
 def read_file(path: Path | str) -> bytes:

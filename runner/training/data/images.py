@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -92,10 +91,6 @@ class ImageDataset(Dataset[dict[str, Any]]):
         """One batch in its examples: the same as get_batch, for a DataLoader that collates."""
         batch = self.get_batch(torch.tensor(indices))
         return [{name: value[row] for name, value in batch.items()} for row in range(len(indices))]
-
-    def raw_image(self, index: int) -> Tensor:
-        """One image as it is stored, before `each` and `transform`."""
-        return torch.tensor(self.examples.images(np.array([index]))[0])
 
 
 def _chosen(root: Path, split: str, format: str, schema: Schema) -> str:
