@@ -1,5 +1,6 @@
 """Checkpoints are complete or absent: damaged ones are named, nothing valid is ever lost."""
 
+import hashlib
 import json
 import os
 import resource
@@ -19,6 +20,7 @@ from tiny import TinyTrainer, base_config
 from runner.contract.checkpoints import find_checkpoint, verify
 from runner.contract.errors import RunnerError
 from runner.training.checkpoints import CheckpointStore, load_state
+from runner.training.hashed_file import HashedFile
 from runner.training.saver import Saver
 from runner.training.session import Session
 from runner.training.state import Staging, state_sha256
@@ -55,6 +57,19 @@ def test_written_and_read(tmp_path: Path) -> None:
     assert find_checkpoint(store.folder, "best") == find_checkpoint(store.folder, "3") == path
     assert verify(path) == saved.facts["sha256"]
     assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+@pytest.mark.parametrize(
+    "sizes", [[], [0], [1], [1 << 21], [(1 << 21) + 1], [3, 1 << 18, 0, (4 << 20) + 5, 7], [9 << 20]], ids=str
+)
+def test_a_file_holds_what_was_written_and_knows_its_hash(tmp_path: Path, sizes: list[int]) -> None:
+    pieces = [os.urandom(size) for size in sizes]
+    file = HashedFile(tmp_path / "file")
+    assert [file.write(piece) for piece in pieces] == sizes
+    digest = file.finish()
+    file.close()
+    content = (tmp_path / "file").read_bytes()
+    assert content == b"".join(pieces) and digest == hashlib.sha256(content).hexdigest()
 
 
 def _umask() -> int:

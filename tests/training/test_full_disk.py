@@ -1,5 +1,6 @@
 """A disk that is really full: the training goes on, names what it could not write, and what it wrote is whole."""
 
+import hashlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from tiny import TinyTrainer, base_config
 
 from runner.contract.errors import RunnerError
 from runner.training.appended_file import AppendedFile
+from runner.training.hashed_file import HashedFile
 from runner.training.session import Session
 
 pytestmark = pytest.mark.skipif(
@@ -29,6 +31,19 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True).returncode:
         pytest.skip("mount is not allowed here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def without_direct(tmp_path: Path) -> Iterator[Path]:
+    """A file system that knows no O_DIRECT."""
+    folder = tmp_path / "ramfs"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "ramfs", "ramfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("mount is not allowed here")
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.open(folder / "direct", os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
@@ -122,3 +137,22 @@ def test_a_piece_is_written_whole_or_not_at_all(disk: Path) -> None:
         f"WARNING: {disk}/file: not written (No space left on device); going on without",
         f"WARNING: {disk}/file: 2 pieces are missing, of step 2 to step 4",
     ]
+
+
+def test_a_file_without_direct_writing(without_direct: Path) -> None:
+    pieces = [b"head", os.urandom(5 << 20), b"tail"]
+    file = HashedFile(without_direct / "file")
+    for piece in pieces:
+        file.write(piece)
+    digest = file.finish()
+    file.close()
+    assert (without_direct / "file").read_bytes() == b"".join(pieces)
+    assert digest == hashlib.sha256(b"".join(pieces)).hexdigest()
+
+
+def test_a_file_that_does_not_fit(disk: Path) -> None:
+    file = HashedFile(disk / "file")
+    with pytest.raises(OSError, match="No space left"):
+        file.write(bytes(5 << 20))
+    file.close()
+    assert file.error is not None and file.error.errno == 28
