@@ -1,32 +1,28 @@
 """The global random generators, set aside while data is read.
 
 The obvious way (getstate, get_state, seed, setstate, set_state) takes 95 us alone and twice that between the steps of a
-training, as much as reading a small batch. Three things make it 10:
+training, as much as reading a small batch. What makes it 1 to 10:
 
+- Most data sets draw nothing. As long as no read has moved a generator, all three are only looked at. The first read that
+  moves one is undone and made again with torch's seeded, the usual case of one that draws; and if python's or numpy's has
+  moved then too, once more with all three. From then on all reads are made so: what is read does not depend on which
+  way it was found out.
 - torch's state is copied and seeded through the generator, not through torch.manual_seed, which visits every device.
 - numpy's generator is exchanged for another one, and python's state is copied as the plain memory that it is.
-- Most data sets draw from torch or from nothing. As long as no read has moved python's or numpy's generator, these two
-  are only looked at. The first read that moves one is undone and made again with all three seeded, and from then on all
-  reads are: what is read does not depend on which way it was found out.
 """
 
 import ctypes
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from runner.training.generators import WORDS, lookout, numpy_address, numpy_random, python_memory
 from runner.training.seeding import seed_generators
 
-_numpy: Any = np.random
-"""Its stubs do not know the bit generator functions (numpy 1.24 and later)."""
-_WORDS = 625
-"""The state of a Mersenne Twister: 624 words and a position."""
 _T = TypeVar("_T")
 
 
@@ -39,20 +35,20 @@ class Aside:
 
     def __init__(self) -> None:
         self._spare = np.random.MT19937(0)
-        self._python = _python_memory()
+        self._python = python_memory()
         self._main: Any = None
-        self._look = _lookout(self._python)
-        self._quiet = self._look is not None
-        """Whether no read so far has moved python's or numpy's generator."""
+        self._lookout = lookout()
+        """None once a read has moved python's or numpy's generator, or where nobody can look."""
+        self._seeds_torch = self._lookout is None or not self._lookout.sees_torch
         self._seen: Any = None
         self._copies: Any = None
 
     def read(self, seed: int, call: Callable[[], _T]) -> _T:
-        """What `call` returns under generators seeded with `seed`. It may be called twice."""
-        if self._quiet:
-            quiet, value = self._read_quietly(seed, call)
-            if quiet:
-                return value
+        """What `call` returns under generators seeded with `seed`. It may be called up to three times."""
+        while self._lookout is not None:
+            done, value = self._read_watched(seed, call)
+            if done:
+                return value  # type: ignore[return-value]
         self.enter(seed)
         try:
             return call()
@@ -61,8 +57,8 @@ class Aside:
 
     def enter(self, seed: int) -> None:
         """Set all generators aside and seed those that take their place."""
-        main = torch.default_generator.get_state(), self._save_python(), _numpy.get_bit_generator()
-        _numpy.set_bit_generator(self._spare)
+        main = torch.default_generator.get_state(), self._save_python(), numpy_random.get_bit_generator()
+        numpy_random.set_bit_generator(self._spare)
         self._main = main
         seed_generators(seed)
 
@@ -72,7 +68,7 @@ class Aside:
         self._main = None
         torch.default_generator.set_state(state)
         self._restore_python(python)
-        _numpy.set_bit_generator(generator)
+        numpy_random.set_bit_generator(generator)
 
     @contextmanager
     def seeded(self, seed: int) -> Iterator[None]:
@@ -85,31 +81,53 @@ class Aside:
 
     def touch(self) -> None:
         """What setting aside does to the generators where nothing is drawn: the spare gaussian goes."""
-        _numpy.set_bit_generator(_numpy.get_bit_generator())
+        numpy_random.set_bit_generator(numpy_random.get_bit_generator())
 
-    def _read_quietly(self, seed: int, call: Callable[[], _T]) -> tuple[bool, _T]:
-        """Seed torch only; (False, …) if python's or numpy's generator was drawn from: then they are as before."""
-        look = self._look
-        assert look is not None
+    def _read_watched(self, seed: int, call: Callable[[], _T]) -> tuple[bool, _T | None]:
+        """Seed torch's at most; (False, …) if a generator that was not seeded has moved: then all are as before."""
+        assert self._lookout is not None
+        look = self._lookout.look
         before = look()
-        if before != self._seen:
-            self.touch()
-            self._copies = self._save_python(), ctypes.string_at(_numpy_address(), 4 * _WORDS)
-        generator = torch.default_generator
-        state = generator.get_state()
-        generator.manual_seed(seed)
-        try:
+        if before != self._seen and not self._keep():
+            return False, None
+        if self._seeds_torch:
+            generator = torch.default_generator
+            state = generator.get_state()
+            generator.manual_seed(seed)
+            try:
+                value = call()
+            finally:
+                generator.set_state(state)
+        else:
             value = call()
-        finally:
-            generator.set_state(state)
         self._seen = look()
         if self._seen == before:
             return True, value
-        self._quiet = False
-        self._restore_python(self._copies[0])
-        ctypes.memmove(_numpy_address(), self._copies[1], 4 * _WORDS)
+        self._go_back()
+        if self._seeds_torch:
+            self._lookout = None
+        self._seeds_torch = True
+        return False, None
+
+    def _keep(self) -> bool:
+        """Copies to go back to; False if numpy's generator has been exchanged for one that nobody looks at."""
+        assert self._lookout is not None
+        if numpy_random.get_bit_generator() is not self._lookout.numpy_generator:
+            self._lookout = None
+            return False
         self.touch()
-        return False, value
+        words = ctypes.string_at(numpy_address(self._lookout.numpy_generator), 4 * WORDS)
+        self._copies = self._save_python(), words, torch.default_generator.get_state()
+        return True
+
+    def _go_back(self) -> None:
+        assert self._lookout is not None
+        python, words, state = self._copies
+        self._restore_python(python)
+        ctypes.memmove(numpy_address(self._lookout.numpy_generator), words, 4 * WORDS)
+        self.touch()
+        torch.default_generator.set_state(state)
+        self._seen = None
 
     def _save_python(self) -> Any:
         if self._python is None:
@@ -124,64 +142,3 @@ class Aside:
             address, size, generator = self._python
             ctypes.memmove(address, state[0], size)
             generator.gauss_next = state[1]
-
-
-@cache
-def _python_memory() -> tuple[int, int, Any] | None:
-    """Where python's generator keeps its state: address, bytes, the generator; None where that is not certain.
-
-    CPython keeps a position and 624 words, no pointers, between the end of the object header and the end of the C type
-    (Modules/_randommodule.c). A generator of our own must repeat itself when it is saved and restored that way.
-    """
-    start = object.__basicsize__
-    size = random.Random.__base__.__basicsize__ - start  # type: ignore[union-attr]
-    hidden = getattr(random, "_inst", None)
-    if type(hidden) is not random.Random or not 4 * _WORDS <= size < 4 * _WORDS + 64:
-        return None
-    trial = random.Random(7)
-    trial.random()
-    address = id(trial) + start
-    before, memory = trial.getstate(), ctypes.string_at(address, size)
-    first = [trial.random() for _ in range(700)]
-    ctypes.memmove(address, memory, size)
-    works = trial.getstate() == before and [trial.random() for _ in range(700)] == first
-    return (id(hidden) + start, size, hidden) if works else None
-
-
-def _numpy_address() -> int:
-    return int(_numpy.get_bit_generator().ctypes.state_address)
-
-
-def _lookout(python: tuple[int, int, Any] | None) -> Callable[[], tuple[Any, ...]] | None:
-    """A call that tells whether python's or numpy's generator has moved: its value then differs. None where it cannot.
-
-    A draw moves the position; 624 draws bring it back, but then the first words are others.
-    """
-    generator = _numpy.get_bit_generator()
-    if python is None or type(generator) is not np.random.MT19937:
-        return None
-    address, _, hidden = python
-    words = (ctypes.c_uint32 * _WORDS).from_address(address)
-    numpy_words = (ctypes.c_uint32 * _WORDS).from_address(_numpy_address())
-    current = _numpy.get_bit_generator
-
-    def look() -> tuple[Any, ...]:
-        return words[0], words[1], hidden.gauss_next, numpy_words[624], numpy_words[0], current()
-
-    return look if _sees_draws(look) else None
-
-
-def _sees_draws(look: Callable[[], tuple[Any, ...]]) -> bool:
-    """Whether one draw, and a whole round of draws, are seen in both generators; they are put back after."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        seen = [look()]
-        for words in (1, 624):
-            random.getrandbits(32 * words)
-            seen.append(look())
-            np.random.bytes(4 * words)
-            seen.append(look())
-        return all(a != b for a, b in pairwise(seen))
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
