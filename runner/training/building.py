@@ -9,7 +9,7 @@ from runner.contract.config import Config
 from runner.contract.errors import RunnerError
 from runner.training.hooks import check_set
 from runner.training.places import launch_view
-from runner.training.seeding import restore_rng, rng_state
+from runner.training.seeding import undisturbed
 from runner.training.session import Session
 from runner.training.trainer import Trainer
 
@@ -22,12 +22,8 @@ def build(cls: type[Trainer], config: Config) -> Any:
     Raises:
         RunnerError: the project's create_model fails, or sets no model.
     """
-    rng = rng_state(torch.device("cpu"))
-    try:
-        with launch_view(config):
-            trainer: Any = _only_model(cls)(config, session=Session.none())
-    finally:
-        restore_rng(rng, torch.device("cpu"))
+    with undisturbed(torch.device("cpu")), launch_view(config):
+        trainer: Any = _only_model(cls)(config, session=Session.none())
     return trainer
 
 
@@ -56,9 +52,8 @@ def make_data(trainer: Any) -> None:
     if "_data_is_made" in vars(trainer):
         return
     trainer._data_is_made = True
-    rng = rng_state(torch.device("cpu"))
     try:
-        with launch_view(trainer.config):
+        with undisturbed(torch.device("cpu")), launch_view(trainer.config):
             trainer.create_data()
     except KeyError as error:
         if error.args != ("DATASETS_DIR",):
@@ -66,8 +61,6 @@ def make_data(trainer: Any) -> None:
         raise RunnerError(
             "the data are not known here: set DATASETS_ROOT, or work below a folder with a runner.yml"
         ) from None
-    finally:
-        restore_rng(rng, torch.device("cpu"))
 
 
 def _only_model(cls: type[Trainer]) -> type[Trainer]:

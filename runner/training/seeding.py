@@ -88,6 +88,21 @@ def rng_state(device: torch.device) -> dict[str, Any]:
     return state
 
 
+@contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Whatever is drawn inside, after it the generators are as they were."""
+    python, numpy, on_cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(on_cpu)
+        if on_gpu is not None:
+            torch.cuda.set_rng_state(on_gpu, device)
+
+
 def restore_rng(state: dict[str, Any], device: torch.device) -> None:
     """Put every generator back to where `rng_state` saw it."""
     version, internal, spare = state["python"]

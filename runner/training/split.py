@@ -12,7 +12,7 @@ from runner.training.distributed import SharedStop
 from runner.training.interrupts import Interrupted
 from runner.training.metrics import scores_of
 from runner.training.progress_bar import ProgressBar
-from runner.training.seeding import derive_seed, restore_rng, rng_state, seed_everything
+from runner.training.seeding import derive_seed, seed_everything, undisturbed
 
 if TYPE_CHECKING:
     from runner.training.step import Steps
@@ -72,26 +72,22 @@ def evaluate_split(
 def quiet(trainer: "Steps") -> Iterator[None]:
     """Inside, `trainer.model` is the model alone, in evaluation mode and without gradients; after, all is as before,
     the random generators too."""
-    model, wrapped, rng = trainer.bare_model, trainer.model, rng_state(trainer.device)
+    model, wrapped = trainer.bare_model, trainer.model
     was_training = model.training
     trainer.model = model
     model.eval()
     try:
-        with torch.no_grad():
+        with undisturbed(trainer.device), torch.no_grad():
             yield
     finally:
         trainer.model = wrapped
         model.train(was_training)
-        restore_rng(rng, trainer.device)
 
 
 def show(trainer: "Trainer", batch: Batch, output: Any, mode: str) -> None:
     """Call `visualise`. What it draws at random changes nothing, so that it may be called as often as one likes."""
-    rng = rng_state(trainer.device)
-    try:
+    with undisturbed(trainer.device):
         trainer.visualise(batch, output, mode)
-    finally:
-        restore_rng(rng, trainer.device)
 
 
 def _one_epoch(feed: Feed, shown: bool) -> Iterator[Fetched]:

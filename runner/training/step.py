@@ -14,7 +14,7 @@ from runner.training.distributed import Processes
 from runner.training.hooks import Hooks
 from runner.training.progress import Progress
 from runner.training.split import quiet
-from runner.training.update import Update
+from runner.training.update import Update, clear_gradients
 from runner.training.watch import Clock, LossWatch
 
 PARTS_OF_A_STEP = ("precision", "accumulate", "clip_norm", "ema")
@@ -53,8 +53,8 @@ class Steps(Hooks):
         output = self.forward_model(batch)
         loss = self.forward_loss(batch, output)
         self._watch.see(self.global_step, loss)
-        self.optimiser.zero_grad()
-        loss.backward()
+        clear_gradients(self.optimiser)
+        torch.autograd.backward((loss,))
         self.optimiser.step()
         self._seen = batch, output
         return loss
@@ -66,7 +66,7 @@ class Steps(Hooks):
         as large as the first, and what was not so is put right at the end.
         """
         update, world, step = self.update, self.processes.world, self.global_step
-        self.optimiser.zero_grad()
+        clear_gradients(self.optimiser)
         total: Any = 0.0
         n_batches, known = self._group()
         expected, seen = known or 0, 0

@@ -10,6 +10,7 @@ from torch import nn
 
 from runner.training.settings import Settings
 
+_ZERO_GRAD = torch.optim.Optimizer.zero_grad
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -68,6 +69,16 @@ class Update:
         if self.ema is not None and applied:
             self.ema.update()
         return applied
+
+
+def clear_gradients(optimiser: Any) -> None:
+    """What `optimiser.zero_grad()` does, without its line in the profiler: that costs 10 us of a small step."""
+    if getattr(optimiser.zero_grad, "__func__", None) is not _ZERO_GRAD:
+        optimiser.zero_grad()
+        return
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
 
 
 class MovingAverage:

@@ -18,12 +18,14 @@ from torch.utils.data import (
     SequentialSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
+    default_collate,
 )
 
 from runner.contract.errors import RunnerError
 from runner.training import ArrayDataset, BatchLoader
 from runner.training.aside import Aside
 from runner.training.data import Feed, count_examples, make_feed
+from runner.training.data.batches import stacked
 from runner.training.order import IndexOrder, Shard
 from runner.training.seeding import derive_seed, restore_rng, rng_state, seed_generators
 from runner.training.transfer import Prefetcher, to_device
@@ -189,6 +191,47 @@ def test_what_gives_no_batches_is_refused(dataset: NoisyDataset) -> None:
         feed_of(DataLoader(NoisyDataset(3, 1), 4, drop_last=True))
 
 
+class _Pair(NamedTuple):
+    x: torch.Tensor
+    y: int
+
+
+@pytest.mark.parametrize(
+    "examples",
+    [
+        [{"x": torch.ones(2, 3) * i, "y": torch.tensor(i), "n": i, "t": "abc"[i], "f": i / 3} for i in range(3)],
+        [(torch.ones(2) * i, i, {"z": torch.tensor(i)}) for i in range(3)],
+        [torch.tensor([i, 2]) for i in range(3)],
+        [defaultdict(int, x=torch.ones(1))] * 2,
+        [_Pair(torch.ones(2), 5)] * 2,
+        [[torch.ones(2), 5]] * 2,
+        [(np.float32(1), np.ones(3))] * 2,
+        [5, 6],
+    ],
+)
+def test_examples_are_stacked_as_torch_does(examples: list[Any]) -> None:
+    ours, theirs = stacked(examples), default_collate(examples)
+    assert type(ours) is type(theirs) and str(ours) == str(theirs)
+
+
+@pytest.mark.parametrize(
+    "examples",
+    [
+        [{"x": torch.ones(2)}, {"x": torch.ones(3)}],
+        [{"x": torch.ones(2)}, {"y": torch.ones(2)}],
+        [(torch.ones(2),), (torch.ones(2), 1)],
+        [{"x": torch.ones(2).to_sparse()}] * 2,
+        [(object(),)] * 2,
+    ],
+)
+def test_what_torch_does_not_stack_is_refused_as_torch_does(examples: list[Any]) -> None:
+    with pytest.raises(Exception) as theirs:
+        default_collate(examples)
+    with pytest.raises(theirs.type) as ours:
+        stacked(examples)
+    assert str(ours.value) == str(theirs.value)
+
+
 def test_array_dataset(tmp_path: Any) -> None:
     pixels = np.memmap(tmp_path / "x", dtype=np.float32, mode="w+", shape=(10, 2))
     pixels[:] = np.arange(20).reshape(10, 2)
@@ -216,10 +259,12 @@ class _Uses(Dataset[dict[str, torch.Tensor]]):
             value[0] = torch.rand(()) if "t" in self.which else 0
             value[1] = random.gauss(0, 1) if "p" in self.which else 0
             value[2] = float(np.random.randn()) if "n" in self.which else 0
+        if "s" in self.which:
+            value[0] = torch.randn(1)
         return {"x": value}
 
 
-@pytest.mark.parametrize("which", ["", "t", "p", "n", "tpn"])
+@pytest.mark.parametrize("which", ["", "t", "p", "n", "s", "tpn"])
 def test_reading_leaves_the_trainings_generators_alone(which: str) -> None:
     """And reads the same, whether the generators in use are noticed at once, late or never (workers seed all three)."""
     seed_generators(11)
@@ -232,11 +277,41 @@ def test_reading_leaves_the_trainings_generators_alone(which: str) -> None:
     assert same(read, taken(feed_of(DataLoader(_Uses(which), 3, num_workers=1)), 7))
 
 
-def test_what_the_training_draws_does_not_depend_on_the_workers() -> None:
+@pytest.mark.parametrize("which", ["", "t", "s", "p", "n"])
+def test_a_spare_gaussian_of_the_training_is_not_read(which: str) -> None:
+    """torch keeps the second of two gaussians that it makes together; taking it moves no position."""
+    torch.default_generator.manual_seed(3)
+    torch.randn(1)
+    state = torch.default_generator.get_state()
+    (read,) = taken(feed_of(DataLoader(_Uses(which), 12)), 1)
+    assert torch.equal(torch.default_generator.get_state(), state)
+    assert torch.equal(read, taken(feed_of(DataLoader(_Uses(which), 12, num_workers=1)), 1)[0])
+
+
+def test_generators_are_seeded_only_once_a_read_has_drawn() -> None:
+    for which, seeds_torch, looks in (("", False, True), ("t", True, True), ("s", True, True), ("n", True, False)):
+        aside = Aside()
+        taken(feed_of(DataLoader(_Uses(which), 3), aside=aside), 9)
+        assert (aside._seeds_torch, aside._lookout is not None) == (seeds_torch, looks), which
+
+
+def test_an_exchanged_generator_of_numpys_is_not_overlooked() -> None:
+    aside, own = Aside(), np.random.get_bit_generator()
+    dataset = DataLoader(_Uses("n"), 12)
+    expected = taken(feed_of(dataset), 1)
+    np.random.set_bit_generator(np.random.MT19937(5))
+    try:
+        assert same(taken(feed_of(dataset, aside=aside), 1), expected)
+    finally:
+        np.random.set_bit_generator(own)
+
+
+@pytest.mark.parametrize("which", ["tpn", "t", "s", ""])
+def test_what_the_training_draws_does_not_depend_on_the_workers(which: str) -> None:
     drawn = []
     for n_workers in (0, 2):
         seed_generators(11)
-        feed = feed_of(DataLoader(_Uses("tpn"), 3, num_workers=n_workers))
+        feed = feed_of(DataLoader(_Uses(which), 3, num_workers=n_workers))
         feed.start(0, 0)
         numbers = []
         for _ in range(6):

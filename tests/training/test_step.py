@@ -34,6 +34,31 @@ def weights(trainer: TinyTrainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in trainer.bare_model.parameters()])
 
 
+class Counting(torch.optim.SGD):
+    """Has a zero_grad of its own."""
+
+    n_calls = 0
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.n_calls += 1
+        super().zero_grad(set_to_none)
+
+
+def test_gradients_are_cleared_by_the_optimisers_own_zero_grad_where_it_has_one(tmp_path: Path) -> None:
+    class Mine(TinyTrainer):
+        def create_optimiser(self) -> None:
+            self.optimiser = Counting(self.model.parameters(), lr=0.05)
+
+    class Patched(Mine):
+        def create_optimiser(self) -> None:
+            self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.05)
+            self.optimiser.zero_grad = Counting.zero_grad.__get__(Counting(self.model.parameters(), lr=0.05))
+
+    mine, patched = trained(tmp_path, Mine), trained(tmp_path, Patched)
+    assert mine.optimiser.n_calls == mine.progress.step == patched.optimiser.zero_grad.__self__.n_calls
+    assert torch.equal(weights(mine), weights(patched))
+
+
 class Own(TinyTrainer):
     """Makes its steps itself, as one with two optimisers would; it is the same step."""
 

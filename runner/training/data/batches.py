@@ -1,11 +1,19 @@
 """Data sets that give whole batches, without a Python call for each example."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, Dataset, RandomSampler, Sampler, SequentialSampler, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    Dataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    default_collate,
+    get_worker_info,
+)
 
 from runner.contract.errors import RunnerError
 
@@ -67,6 +75,25 @@ def _rows(array: Any, indices: torch.Tensor) -> torch.Tensor:
     if isinstance(array, torch.Tensor):
         return array.index_select(0, indices)
     return torch.from_numpy(np.take(array, indices.numpy(), axis=0))
+
+
+def stacked(examples: Sequence[Any]) -> Batch:
+    """What default_collate makes of dicts or tuples of tensors, without its search for what they are: 12 of 200 us of a
+    small step. Everything else, and everything in a worker (it stacks into shared memory there), is left to it."""
+    first = examples[0]
+    if get_worker_info() is None:
+        if type(first) is dict:
+            return {name: _column([example[name] for example in examples]) for name in first}
+        if type(first) is tuple and all(len(example) == len(first) for example in examples):
+            return [_column(column) for column in zip(*examples, strict=True)]
+    return default_collate(examples)  # type: ignore[arg-type]
+
+
+def _column(values: Sequence[Any]) -> Any:
+    first = values[0]
+    if type(first) is torch.Tensor and first.layout is torch.strided:
+        return torch.stack(values)  # type: ignore[arg-type]
+    return default_collate(values)  # type: ignore[arg-type]
 
 
 class BatchLoader:
