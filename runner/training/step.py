@@ -14,7 +14,7 @@ from runner.training.distributed import Processes
 from runner.training.hooks import Hooks
 from runner.training.progress import Progress
 from runner.training.split import quiet
-from runner.training.update import Update, clear_gradients
+from runner.training.update import Update, clear_gradients, take_step
 from runner.training.watch import Clock, LossWatch
 
 PARTS_OF_A_STEP = ("precision", "accumulate", "clip_norm", "ema")
@@ -55,7 +55,7 @@ class Steps(Hooks):
         self._watch.see(self.global_step, loss)
         clear_gradients(self.optimiser)
         torch.autograd.backward((loss,))
-        self.optimiser.step()
+        take_step(self.optimiser)
         self._seen = batch, output
         return loss
 

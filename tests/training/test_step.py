@@ -1,7 +1,10 @@
 """One optimiser step: what it weighs, and a step of the project's own."""
 
+import functools
 import json
 import math
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import pytest
 import torch
 from tiny import N_FEATURES, NoisyDataset, TinyTrainer, base_config
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader, IterableDataset
 
 from runner.contract.errors import RunnerError
@@ -57,6 +61,64 @@ def test_gradients_are_cleared_by_the_optimisers_own_zero_grad_where_it_has_one(
     mine, patched = trained(tmp_path, Mine), trained(tmp_path, Patched)
     assert mine.optimiser.n_calls == mine.progress.step == patched.optimiser.zero_grad.__self__.n_calls
     assert torch.equal(weights(mine), weights(patched))
+
+
+def test_whatever_hooks_into_steps_is_called(tmp_path: Path) -> None:
+    called: Counter[str] = Counter()
+
+    def count(name: str) -> Any:
+        def hook(optimiser: Any, args: Any, kwargs: Any) -> None:
+            called[name] += 1
+
+        return hook
+
+    class Hooked(TinyTrainer):
+        """Hooks come and go in the middle of the training."""
+
+        def train_step(self) -> Any:
+            if self.global_step == 3:
+                self.optimiser.register_step_pre_hook(count("before"))
+                self.optimiser.register_step_post_hook(count("after"))
+            if self.global_step == 5:
+                handles = [register_optimizer_step_pre_hook(count("before any"))]
+                handles.append(register_optimizer_step_post_hook(count("after any")))
+                try:
+                    return super().train_step()
+                finally:
+                    for handle in handles:
+                        handle.remove()
+            return super().train_step()
+
+    trainer = trained(tmp_path, Hooked, n_iterations=12)
+    assert called == {"before": 10, "after": 10, "before any": 1, "after any": 1}
+    assert torch.equal(weights(trainer), weights(trained(tmp_path, TinyTrainer, n_iterations=12)))
+
+
+def test_a_step_of_the_optimisers_own_is_made(tmp_path: Path) -> None:
+    torch.optim.SGD([torch.zeros(1)])
+    assert torch.optim.SGD.step.hooked  # wraps copies that too, so that torch takes this step for one it has wrapped
+
+    class Around(torch.optim.SGD):
+        n_steps = 0
+
+        @functools.wraps(torch.optim.SGD.step)
+        def step(self, *args: Any, **options: Any) -> Any:
+            self.n_steps += 1
+            return super().step(*args, **options)
+
+    class Mine(TinyTrainer):
+        def create_optimiser(self) -> None:
+            self.optimiser = Around(self.model.parameters(), lr=0.05)
+
+    class Scheduled(Mine):
+        def create_scheduler(self) -> None:
+            self.scheduler = torch.optim.lr_scheduler.ConstantLR(self.optimiser, factor=1.0)
+
+    for kind in (Mine, Scheduled):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            trainer = trained(tmp_path, kind)
+        assert trainer.optimiser.n_steps == trainer.progress.step
 
 
 class Own(TinyTrainer):
