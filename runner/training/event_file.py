@@ -22,6 +22,8 @@ from runner.training.appended_file import AppendedFile
 _POLYNOMIAL = 0x82F63B78
 _FEW = 4096
 """Bytes below which numpy does not pay."""
+_FEW_POINTS = 32
+"""Points below which it does not pay either."""
 _COUNT = iter(range(1 << 62))
 
 
@@ -47,7 +49,8 @@ class EventFile:
 
     def write(self, scalars: Mapping[str, list[Point]], rich: list[Rich]) -> None:
         """Append points by tag, and anything else."""
-        records = [part for tag, points in scalars.items() for part in _scalar_records(tag, points)]
+        with np.errstate(over="ignore"):  # what a float32 cannot hold is shown as infinite
+            records = [part for tag, points in scalars.items() for part in _scalar_records(tag, points)]
         records += [_record(_event(item.wall_time, item.step, 5, _field(1, item.value))) for item in rich]
         now = time.time()
         if self._file is None:
@@ -76,6 +79,10 @@ def _event(wall_time: float, step: int, what: int, content: bytes) -> bytes:
 
 def _scalar_records(tag: str, points: list[Point]) -> Iterator[bytes]:
     """The records of one curve. Those whose steps take equally many bytes have one layout, and are filled in together."""
+    if len(points) < _FEW_POINTS:
+        for _, value, step, wall_time in points:
+            yield _record(_event(wall_time, step, 5, _field(1, _tag(tag) + b"\x15" + np.array(value, "<f4").tobytes())))
+        return
     _, raw_values, raw_steps, raw_times = zip(*points, strict=True)
     steps = np.array(raw_steps, np.int64).view(np.uint64)
     values, times = np.array(raw_values, "<f4"), np.array(raw_times, "<f8")

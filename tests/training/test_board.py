@@ -1,5 +1,6 @@
 """Event files that tensorboard itself reads, and what a call costs."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,11 @@ def test_scalars_go_to_train_and_val(tmp_path: Path) -> None:
         board.add_scalar("train/loss", step / 4, step)
     board.add_scalar("val/loss", torch.tensor(2.5), 7)
     board.add_scalars("train/both", {"a": 1, "b": 2}, 3)
+    few = [(0, 1.5), (127, -0.25), (128, 1e300), (1 << 40, math.inf)]
+    for step, value in few:
+        board.add_scalar("train/few", value, step)
     board.close()
+    assert scalars(tmp_path / "train", "train/few") == [*few[:2], (128, math.inf), few[3]]
     assert scalars(tmp_path / "train", "train/loss") == [(step, step / 4) for step in range(300)]
     assert scalars(tmp_path / "val", "val/loss") == [(7, 2.5)]
     assert scalars(tmp_path / "train", "train/both/b") == [(3, 2.0)]
