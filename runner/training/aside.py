@@ -1,14 +1,14 @@
 """The global random generators, set aside while data is read.
 
 The obvious way (getstate, get_state, seed, setstate, set_state) takes 95 us alone and twice that between the steps of a
-training, as much as reading a small batch. What makes it 1 to 10:
+training, as much as reading a small batch. Three things make it 10:
 
-- Most data sets draw nothing. As long as no read has moved a generator, all three are only looked at. The first read that
-  moves one is undone and made again with torch's seeded, the usual case of one that draws; and if python's or numpy's has
-  moved then too, once more with all three. From then on all reads are made so: what is read does not depend on which
-  way it was found out.
 - torch's state is copied and seeded through the generator, not through torch.manual_seed, which visits every device.
 - numpy's generator is exchanged for another one, and python's state is copied as the plain memory that it is.
+- Most data sets draw from torch or from nothing. As long as no read has moved python's or numpy's generator, these two
+  are only looked at. The first read that moves one is undone and made again with all three seeded, and from then on all
+  reads are: what is read does not depend on which way it was found out. torch's is seeded always: a data set may ask for
+  its seed (torch.initial_seed), which moves nothing.
 """
 
 import ctypes
@@ -20,10 +20,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from runner.training.generators import WORDS, lookout, numpy_address, numpy_random, python_memory
+from runner.training.generators import WORDS, Lookout, lookout, numpy_address, numpy_random, python_memory
 from runner.training.seeding import seed_generators
 
 _T = TypeVar("_T")
+_AGAIN: Any = object()
+"""In place of a batch: it was read with generators that should have been seeded."""
 
 
 class Aside:
@@ -39,16 +41,15 @@ class Aside:
         self._main: Any = None
         self._lookout = lookout()
         """None once a read has moved python's or numpy's generator, or where nobody can look."""
-        self._seeds_torch = self._lookout is None or not self._lookout.sees_torch
         self._seen: Any = None
         self._copies: Any = None
 
     def read(self, seed: int, call: Callable[[], _T]) -> _T:
-        """What `call` returns under generators seeded with `seed`. It may be called up to three times."""
-        while self._lookout is not None:
-            done, value = self._read_watched(seed, call)
-            if done:
-                return value  # type: ignore[return-value]
+        """What `call` returns under generators seeded with `seed`. It may be called twice."""
+        if self._lookout is not None:
+            value = self._read_watched(self._lookout, seed, call)
+            if value is not _AGAIN:
+                return value
         self.enter(seed)
         try:
             return call()
@@ -83,51 +84,43 @@ class Aside:
         """What setting aside does to the generators where nothing is drawn: the spare gaussian goes."""
         numpy_random.set_bit_generator(numpy_random.get_bit_generator())
 
-    def _read_watched(self, seed: int, call: Callable[[], _T]) -> tuple[bool, _T | None]:
-        """Seed torch's at most; (False, …) if a generator that was not seeded has moved: then all are as before."""
-        assert self._lookout is not None
-        look = self._lookout.look
+    def _read_watched(self, lookout: Lookout, seed: int, call: Callable[[], _T]) -> _T:
+        """Seed torch's only; _AGAIN if python's or numpy's generator was drawn from. Whatever happens, all are put back."""
+        look = lookout.look
         before = look()
-        if before != self._seen and not self._keep():
-            return False, None
-        if self._seeds_torch:
-            generator = torch.default_generator
-            state = generator.get_state()
-            generator.manual_seed(seed)
-            try:
-                value = call()
-            finally:
-                generator.set_state(state)
-        else:
+        if before != self._seen and not self._keep(lookout):
+            return _AGAIN  # type: ignore[no-any-return]
+        generator = torch.default_generator
+        state = generator.get_state()
+        generator.manual_seed(seed)
+        try:
             value = call()
-        self._seen = look()
-        if self._seen == before:
-            return True, value
-        self._go_back()
-        if self._seeds_torch:
-            self._lookout = None
-        self._seeds_torch = True
-        return False, None
+        finally:
+            generator.set_state(state)
+            self._seen = look()
+            if self._seen != before:
+                self._go_back(lookout)
+        return value if self._lookout is not None else _AGAIN
 
-    def _keep(self) -> bool:
+    def _keep(self, lookout: Lookout) -> bool:
         """Copies to go back to; False if numpy's generator has been exchanged for one that nobody looks at."""
-        assert self._lookout is not None
-        if numpy_random.get_bit_generator() is not self._lookout.numpy_generator:
+        if numpy_random.get_bit_generator() is not lookout.numpy_generator:
             self._lookout = None
             return False
         self.touch()
-        words = ctypes.string_at(numpy_address(self._lookout.numpy_generator), 4 * WORDS)
-        self._copies = self._save_python(), words, torch.default_generator.get_state()
+        words = ctypes.string_at(numpy_address(lookout.numpy_generator), 4 * WORDS)
+        self._copies = self._save_python(), words
         return True
 
-    def _go_back(self) -> None:
-        assert self._lookout is not None
-        python, words, state = self._copies
+    def _go_back(self, lookout: Lookout) -> None:
+        """Undo what was drawn, and look no more."""
+        python, words = self._copies
         self._restore_python(python)
-        ctypes.memmove(numpy_address(self._lookout.numpy_generator), words, 4 * WORDS)
-        self.touch()
-        torch.default_generator.set_state(state)
-        self._seen = None
+        ctypes.memmove(numpy_address(lookout.numpy_generator), words, 4 * WORDS)
+        numpy_random.set_bit_generator(
+            lookout.numpy_generator
+        )  # even if it was exchanged; drops the spare gaussian too
+        self._lookout = None
 
     def _save_python(self) -> Any:
         if self._python is None:

@@ -20,6 +20,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
     default_collate,
 )
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from runner.contract.errors import RunnerError
 from runner.training import ArrayDataset, BatchLoader
@@ -28,6 +29,7 @@ from runner.training.data import Feed, count_examples, make_feed
 from runner.training.data.batches import stacked
 from runner.training.order import IndexOrder, Shard
 from runner.training.seeding import derive_seed, restore_rng, rng_state, seed_generators
+from runner.training.state import state_sha256
 from runner.training.transfer import Prefetcher, to_device
 
 
@@ -211,7 +213,21 @@ class _Pair(NamedTuple):
 )
 def test_examples_are_stacked_as_torch_does(examples: list[Any]) -> None:
     ours, theirs = stacked(examples), default_collate(examples)
-    assert type(ours) is type(theirs) and str(ours) == str(theirs)
+    assert type(ours) is type(theirs)
+    assert state_sha256(ours) == state_sha256(theirs)
+
+
+def test_whoever_tells_torch_how_to_collate_is_heard() -> None:
+    def doubled(batch: Any, *, collate_fn_map: Any = None) -> torch.Tensor:
+        return torch.stack(batch) * 2
+
+    own = default_collate_fn_map[torch.Tensor]
+    default_collate_fn_map[torch.Tensor] = doubled
+    try:
+        assert stacked([{"x": torch.ones(2)}] * 3)["x"].tolist() == [[2, 2]] * 3
+    finally:
+        default_collate_fn_map[torch.Tensor] = own
+    assert stacked([{"x": torch.ones(2)}] * 3)["x"].tolist() == [[1, 1]] * 3
 
 
 @pytest.mark.parametrize(
@@ -261,10 +277,15 @@ class _Uses(Dataset[dict[str, torch.Tensor]]):
             value[2] = float(np.random.randn()) if "n" in self.which else 0
         if "s" in self.which:
             value[0] = torch.randn(1)
+        if "i" in self.which:
+            value[0] = torch.initial_seed() % 1000
+        if "f" in self.which:
+            with torch.random.fork_rng():
+                value[0] = torch.rand(())
         return {"x": value}
 
 
-@pytest.mark.parametrize("which", ["", "t", "p", "n", "s", "tpn"])
+@pytest.mark.parametrize("which", ["", "t", "p", "n", "s", "i", "f", "tpn"])
 def test_reading_leaves_the_trainings_generators_alone(which: str) -> None:
     """And reads the same, whether the generators in use are noticed at once, late or never (workers seed all three)."""
     seed_generators(11)
@@ -277,7 +298,7 @@ def test_reading_leaves_the_trainings_generators_alone(which: str) -> None:
     assert same(read, taken(feed_of(DataLoader(_Uses(which), 3, num_workers=1)), 7))
 
 
-@pytest.mark.parametrize("which", ["", "t", "s", "p", "n"])
+@pytest.mark.parametrize("which", ["", "t", "s", "i", "f", "p", "n"])
 def test_a_spare_gaussian_of_the_training_is_not_read(which: str) -> None:
     """torch keeps the second of two gaussians that it makes together; taking it moves no position."""
     torch.default_generator.manual_seed(3)
@@ -288,11 +309,45 @@ def test_a_spare_gaussian_of_the_training_is_not_read(which: str) -> None:
     assert torch.equal(read, taken(feed_of(DataLoader(_Uses(which), 12, num_workers=1)), 1)[0])
 
 
-def test_generators_are_seeded_only_once_a_read_has_drawn() -> None:
-    for which, seeds_torch, looks in (("", False, True), ("t", True, True), ("s", True, True), ("n", True, False)):
-        aside = Aside()
-        taken(feed_of(DataLoader(_Uses(which), 3), aside=aside), 9)
-        assert (aside._seeds_torch, aside._lookout is not None) == (seeds_torch, looks), which
+@pytest.mark.parametrize(("which", "n_reads"), [("", 1), ("t", 1), ("p", 2), ("n", 2)])
+def test_only_a_first_read_that_draws_from_pythons_or_numpys_is_made_twice(which: str, n_reads: int) -> None:
+    read: Counter[int] = Counter()
+
+    class Counting(_Uses):
+        def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+            read[index] += 1
+            return super().__getitem__(index)
+
+    taken(feed_of(DataLoader(Counting(which), 3)), 4)
+    assert [read[index] for index in range(12)] == [1] * 3 + [n_reads] * 3 + [1] * 6
+
+
+@pytest.mark.parametrize("which", ["t", "p", "n", "tpn"])
+@pytest.mark.parametrize("size", [12, 3], ids=["the first that draws", "a later one"])
+def test_a_read_that_fails_leaves_the_generators_as_they_were(which: str, size: int) -> None:
+    class Failing(_Uses):
+        fails = True
+
+        def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+            example = super().__getitem__(index)
+            if index == 11 and self.fails:
+                raise OSError("not now")
+            return example
+
+    dataset = Failing(which)
+    feed = feed_of(DataLoader(dataset, size))
+    feed.start(0, 0)
+    for _ in range(12 // size - 1):
+        feed.next()
+    before = rng_state(torch.device("cpu"))
+    with pytest.raises(OSError, match="not now"):
+        feed.next()
+    after = rng_state(torch.device("cpu"))
+    assert all(torch.equal(before[name][1], after[name][1]) for name in ("python", "numpy"))
+    assert torch.equal(before["torch"], after["torch"])
+    dataset.fails = False
+    expected = taken(feed_of(DataLoader(_Uses(which), size)), 12 // size)[-1]
+    assert torch.equal(feed.next().batch["x"], expected)
 
 
 def test_an_exchanged_generator_of_numpys_is_not_overlooked() -> None:

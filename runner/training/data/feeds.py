@@ -133,7 +133,10 @@ class OrderedFeed:
         batch = self._batch
         for epoch in itertools.count(self._epoch):
             for number in range(batch, self._order.n_batches(epoch)):
-                yield self._order.request(epoch, number)
+                request = self._order.request(epoch, number)
+                if isinstance(request.indices, torch.Tensor):  # a tensor goes through a file of shared memory
+                    request = request._replace(indices=request.indices.tolist())
+                yield request
             batch = 0
             if not self._endless:
                 return
