@@ -2,7 +2,7 @@
 
 A file is a series of records (TFRecord: length, its checksum, content, its checksum), each content an Event message of
 tensorflow/core/util/event.proto. A training logs thousands of scalars, and the stock writer spends 40 us of the
-interpreter on each; here all points of a curve are encoded together by numpy, in another thread.
+interpreter on each; here the points of a curve, if they are many, are encoded together by numpy, in another thread.
 """
 
 import os

@@ -23,6 +23,7 @@ class HashedFile:
     """
 
     def __init__(self, path: Path) -> None:
+        self._buffer = mmap.mmap(-1, _BUFFER)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         self._direct = getattr(os, "O_DIRECT", 0)
         try:
@@ -32,7 +33,6 @@ class HashedFile:
                 raise
             self._direct = 0
             self._descriptor = os.open(path, flags, 0o666)
-        self._buffer = mmap.mmap(-1, _BUFFER)
         self._filled = 0
         self._digest = hashlib.sha256()
         self._beside: ThreadPoolExecutor | None = None
@@ -49,9 +49,6 @@ class HashedFile:
         hashing = self._beside_me().submit(self._digest.update, view) if len(view) >= _LARGE else None
         try:
             self._append(view)
-        except OSError as error:
-            self.error = error
-            raise
         finally:
             if hashing is not None:
                 hashing.result()
@@ -63,7 +60,11 @@ class HashedFile:
         """Only `finish` empties the buffer."""
 
     def finish(self) -> str:
-        """Write the rest and sync the file; its sha256."""
+        """Write the rest and sync the file; its sha256.
+
+        Raises:
+            OSError: as `write`.
+        """
         self._write_as_any_file()
         self._empty()
         os.fsync(self._descriptor)
@@ -74,6 +75,7 @@ class HashedFile:
         if self._beside is not None:
             self._beside.shutdown()
         os.close(self._descriptor)
+        self._buffer.close()
 
     def _append(self, view: memoryview) -> None:
         while view:
@@ -85,15 +87,23 @@ class HashedFile:
                 self._empty()
 
     def _empty(self) -> None:
-        rest = memoryview(self._buffer)[: self._filled]
-        while rest:
-            try:
-                rest = rest[os.write(self._descriptor, rest) :]
-            except OSError as error:
-                if error.errno != errno.EINVAL or not self._direct:
-                    raise
-                self._write_as_any_file()  # after a part of a page, or on a disk with larger blocks
+        written = 0
+        with memoryview(self._buffer) as buffer:
+            while written < self._filled:
+                with buffer[written : self._filled] as rest:
+                    written += self._write(rest)
         self._filled = 0
+
+    def _write(self, rest: memoryview) -> int:
+        """Bytes written; 0 if it is to be tried again, after a part of a page or on a disk with larger blocks."""
+        try:
+            return os.write(self._descriptor, rest)
+        except OSError as error:
+            if error.errno == errno.EINVAL and self._direct:
+                self._write_as_any_file()
+                return 0
+            self.error = error
+            raise
 
     def _write_as_any_file(self) -> None:
         if self._direct:

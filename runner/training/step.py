@@ -54,7 +54,7 @@ class Steps(Hooks):
         loss = self.forward_loss(batch, output)
         self._watch.see(self.global_step, loss)
         clear_gradients(self.optimiser)
-        torch.autograd.backward((loss,))
+        loss.backward()
         take_step(self.optimiser)
         self._seen = batch, output
         return loss

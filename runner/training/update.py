@@ -3,19 +3,16 @@
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import cache
+from types import CodeType
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.optim import optimizer
+from torch.optim import Optimizer, optimizer
 
 from runner.training.settings import Settings
 
-_ZERO_GRAD = torch.optim.Optimizer.zero_grad
-_WRAPPER = torch.optim.Optimizer.profile_hook_step(torch.optim.Optimizer.step).__code__
-"""What torch puts around the step of every optimiser."""
-_HOOKS_OF_ALL = optimizer._global_optimizer_pre_hooks, optimizer._global_optimizer_post_hooks
-_profiling: Callable[[], bool] = torch._C._autograd._profiler_enabled
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -41,10 +38,7 @@ class Update:
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add this loss to the gradients."""
-        if self.scaler is None:
-            torch.autograd.backward(loss)
-        else:
-            torch.autograd.backward(self.scaler.scale(loss))
+        torch.autograd.backward(loss if self.scaler is None else self.scaler.scale(loss))
 
     @torch.no_grad()
     def scale_gradients(self, factor: float) -> None:
@@ -78,7 +72,8 @@ class Update:
 
 def clear_gradients(optimiser: Any) -> None:
     """What `optimiser.zero_grad()` does, without its line in the profiler: 10 us of a small step."""
-    if getattr(optimiser.zero_grad, "__func__", None) is not _ZERO_GRAD or _profiling():
+    known = _known()
+    if known is None or getattr(optimiser.zero_grad, "__func__", None) is not known.zero_grad or known.profiling():
         optimiser.zero_grad()
         return
     for group in optimiser.param_groups:
@@ -88,17 +83,40 @@ def clear_gradients(optimiser: Any) -> None:
 
 def take_step(optimiser: Any) -> None:
     """What `optimiser.step()` does, without what torch wraps around it: a line in the profiler and the calling of hooks,
-    20 us of a small step. Where there is a hook, or anything else around the step, the whole call is made."""
-    step: Any = getattr(optimiser.step, "__func__", None)
-    if getattr(step, "__code__", None) is not _WRAPPER or _profiling() or _hooked(optimiser):
+    20 us of a small step. Where a hook is registered, a profiler runs in this thread, or anything but torch's wrapper is
+    around the step, the whole call is made."""
+    known, step = _known(), getattr(optimiser.step, "__func__", None)
+    if known is None or getattr(step, "__code__", None) is not known.wrapper or _is_heard(optimiser, known):
         optimiser.step()
     else:
-        step.__wrapped__(optimiser)
+        step.__wrapped__(optimiser)  # type: ignore[union-attr]
 
 
-def _hooked(optimiser: Any) -> bool:
+class _Known(NamedTuple):
+    """What must be known of torch's inside to leave some of it out."""
+
+    zero_grad: Any
+    wrapper: CodeType
+    """What is put around the step of every optimiser."""
+    hooks: tuple[dict[int, Any], ...]
+    """Those of all optimisers."""
+    profiling: Callable[[], bool]
+
+
+def _is_heard(optimiser: Any, known: _Known) -> bool:
     hooks = optimiser._optimizer_step_pre_hooks, optimiser._optimizer_step_post_hooks
-    return any(hooks) or any(_HOOKS_OF_ALL)
+    return known.profiling() or any(hooks) or any(known.hooks)
+
+
+@cache
+def _known() -> _Known | None:
+    """None with a torch that has not what it takes."""
+    try:
+        wrapped: Any = Optimizer.profile_hook_step(Optimizer.step)
+        hooks: Any = optimizer._global_optimizer_pre_hooks, optimizer._global_optimizer_post_hooks
+        return _Known(Optimizer.zero_grad, wrapped.__code__, hooks, torch._C._autograd._profiler_enabled)
+    except AttributeError:
+        return None
 
 
 class MovingAverage:

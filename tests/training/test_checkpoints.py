@@ -1,7 +1,9 @@
 """Checkpoints are complete or absent: damaged ones are named, nothing valid is ever lost."""
 
+import fcntl
 import hashlib
 import json
+import mmap
 import os
 import resource
 import shutil
@@ -66,10 +68,23 @@ def test_a_file_holds_what_was_written_and_knows_its_hash(tmp_path: Path, sizes:
     pieces = [os.urandom(size) for size in sizes]
     file = HashedFile(tmp_path / "file")
     assert [file.write(piece) for piece in pieces] == sizes
+    assert fcntl.fcntl(file._descriptor, fcntl.F_GETFL) & os.O_DIRECT
     digest = file.finish()
     file.close()
     content = (tmp_path / "file").read_bytes()
     assert content == b"".join(pieces) and digest == hashlib.sha256(content).hexdigest()
+
+
+def test_a_write_that_is_not_allowed_past_the_page_cache_is_made_through_it(tmp_path: Path) -> None:
+    file, piece = HashedFile(tmp_path / "file"), os.urandom(5 << 20)
+    os.lseek(file._descriptor, 1, os.SEEK_SET)  # as after a part of a page
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.write(file._descriptor, mmap.mmap(-1, 4096))
+    file.write(piece)
+    assert not fcntl.fcntl(file._descriptor, fcntl.F_GETFL) & os.O_DIRECT
+    assert file.finish() == hashlib.sha256(piece).hexdigest()
+    file.close()
+    assert (tmp_path / "file").read_bytes() == b"\0" + piece
 
 
 def _umask() -> int:

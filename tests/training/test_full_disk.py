@@ -42,10 +42,12 @@ def without_direct(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     if subprocess.run(["mount", "-t", "ramfs", "ramfs", str(folder)], capture_output=True).returncode:
         pytest.skip("mount is not allowed here")
-    with pytest.raises(OSError, match="Invalid argument"):
-        os.open(folder / "direct", os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    try:
+        with pytest.raises(OSError, match="Invalid argument"):
+            os.open(folder / "direct", os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 class Squeezed(TinyTrainer):
@@ -156,3 +158,10 @@ def test_a_file_that_does_not_fit(disk: Path) -> None:
         file.write(bytes(5 << 20))
     file.close()
     assert file.error is not None and file.error.errno == 28
+    fill(disk / "filler")
+    small = HashedFile(disk / "small")
+    small.write(b"a small state")
+    with pytest.raises(OSError, match="No space left"):
+        small.finish()
+    small.close()
+    assert small.error is not None and small.error.errno == 28
