@@ -27,12 +27,12 @@ from runner.host.launch import launcher
 from runner.host.engines.choose import choose_engine
 from runner.host.house import find_house
 from runner.host.verbs.train import TrainRequest, plan_train
-from runner.host.launch.gather import caller
+from runner.host.launch.here import this_caller
 house = find_house(Path.cwd(), os.environ)
 quiet = lambda text: None
 engine = choose_engine("docker", house.cache, quiet); engine.identity()
 t2 = time.perf_counter()
-plan = plan_train(house, engine, TrainRequest(project="nothing"), caller(), quiet)
+plan = plan_train(house, engine, TrainRequest(project="nothing"), this_caller(), quiet)
 t3 = time.perf_counter()
 container, output = launcher.start(plan, engine, attach=True)
 t4 = time.perf_counter()

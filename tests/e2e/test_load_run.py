@@ -14,7 +14,7 @@ from runner.contract import layout
 from runner.host.engines.docker_engine import DockerEngine
 from runner.host.engines.engine import ContainerSpec, Limits
 from runner.host.house import find_house
-from runner.host.launch.plan import user_of_this_process
+from runner.host.launch.here import user_of_this_process
 from runner.host.verbs.shell import RUNS, shell_environment, shell_mounts
 from tests.e2e.conftest import REPO, TestHouse
 

@@ -50,9 +50,9 @@ def overrides_of(arguments: Namespace) -> tuple[str, ...]:
 
 def caller_here() -> Any:
     """Who runs this process."""
-    from runner.host.launch.gather import caller
+    from runner.host.launch.here import this_caller
 
-    return caller()
+    return this_caller()
 
 
 def engine_for(arguments: Namespace, house: House) -> Any:

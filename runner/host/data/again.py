@@ -15,7 +15,7 @@ from runner.host.data.seen import SeenData, make_by_code, seen
 from runner.host.engines.engine import Engine, Mount
 from runner.host.house import House
 from runner.host.launch.gather import Say
-from runner.host.launch.plan import Caller
+from runner.host.launch.here import Caller
 
 DEPTH = 4
 """So many folders below the datasets root data is looked for."""

@@ -14,7 +14,7 @@ from runner.host.data import datasets
 from runner.host.engines.engine import Engine, Mount
 from runner.host.house import House
 from runner.host.launch.gather import Resolved
-from runner.host.launch.plan import Caller
+from runner.host.launch.here import Caller
 
 if TYPE_CHECKING:
     from runner.contract.fingerprint import Fingerprint
@@ -31,6 +31,9 @@ class SeenData:
     mounts: tuple[Mount, ...]
     inputs: Mapping[str, Path] = field(default_factory=dict)
     """The list of every part's files for inputs/: what tells later which file changed."""
+
+
+NO_DATA = SeenData(records=(), mounts=())
 
 
 def data_of(
@@ -52,14 +55,14 @@ def data_of(
         RunnerError: it is unknown, or not there and nothing that code can make; the text says how to get it.
     """
     if resolved.dataset is None:
-        return SeenData(records=(), mounts=())
+        return NO_DATA
     variant = resolved.values["data"]
     info = load_dataset(house.root, instead or resolved.dataset)
     if not dry_run:
         make_by_code(house, engine, info, variant, caller, say)
     if dry_run and datasets.is_missing(info, house.datasets, variant):
         say(f"note: data set {info.name} ({variant}) is not there yet; its mounts are left out of this plan")
-        return SeenData(records=(), mounts=())
+        return NO_DATA
     found = datasets.resolve(info, house.datasets, variant, resolved.dataset)
     found = without_stale(info, house.datasets, found, say)
     return seen(found, None if dry_run else house.cache, full=full)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from runner.contract.errors import RunnerError
 from runner.contract.jsonio import write_atomic
 from runner.host.engines.engine import ContainerSpec, Engine, Limits
-from runner.host.launch.plan import user_of_this_process
+from runner.host.launch.here import user_of_this_process
 
 PACKAGES = "packages.tsv"
 """Its name in inputs/: `python` or `system`, name and version, a line each, sorted."""

@@ -1,13 +1,10 @@
-"""Gather the facts of a launch: the only part of launching that looks at the world before a plan is made.
+"""Gather the facts of a launch before a plan is made: its config on this machine, its further mounts, its folder.
 
-Each function asks one thing of one room (config, source, images, data sets, machine) and returns a value of records.
+What it takes from where it is launched is asked in `here`; source, image and data in the rooms of these names.
 """
 
 import copy
-import getpass
 import os
-import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +15,6 @@ from runner.contract import config as configs
 from runner.contract import trainer_keys
 from runner.contract.catalogue import NO_DATASET, claim_number, next_number
 from runner.contract.errors import RunnerError
-from runner.contract.jsonio import file_sha256
 from runner.contract.layout import MODELS_DIR, MOUNTS_DIR
 from runner.contract.names import check_tag, session_name
 from runner.contract.records import GpuRecord
@@ -27,7 +23,6 @@ from runner.contract.yaml12 import dump_yaml, load_mapping
 from runner.host.engines.engine import Engine, Mount
 from runner.host.gpus import choose_gpus
 from runner.host.house import House, shared_folder
-from runner.host.launch.plan import SUPERVISOR_FILE, Caller, user_of_this_process
 from runner.host.machine import this_machine
 from runner.host.projects import Project, experiment_path
 
@@ -130,33 +125,6 @@ def base_of(project: Project, gpus: tuple[GpuRecord, ...]) -> str:
     return ("gpu" if gpus else "cpu") if project.base == "auto" else project.base
 
 
-def caller(argv: Sequence[str] | None = None) -> Caller:
-    """Who runs this process, and the terminal it writes to."""
-    terminal = None
-    if sys.stdout.isatty():
-        size = shutil.get_terminal_size()
-        terminal = (size.columns, size.lines)
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a uid without a passwd entry
-        name = str(os.getuid())
-    return Caller(user=user_of_this_process(), name=name, argv=tuple(argv or sys.argv), terminal=terminal)
-
-
-def passed_environment(names: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that resources.env names.
-
-    Raises:
-        RunnerError: one of them is not set here.
-    """
-    missing = [name for name in names if name not in environment]
-    if missing:
-        raise RunnerError(
-            f"resources.env names {', '.join(missing)}, which is not set here; export it or take it out of the config"
-        )
-    return {name: environment[name] for name in names}
-
-
 def further_mounts(house: House, names: Sequence[str]) -> tuple[Mount, ...]:
     """models/, and the folders that resources.mounts names, read-only. Their host paths stand in runner.yml: a config
     must mean the same on every machine.
@@ -246,8 +214,3 @@ def first_free(parent: Path, base: str, root_name: str, taken: Callable[[str], b
 
 def _cannot_make(folder: Path, error: OSError, root_name: str) -> RunnerError:
     return RunnerError(f"{folder}: cannot be made: {os.strerror(error.errno or 0)}; mend its parent or set {root_name}")
-
-
-def supervisor_sha256() -> str:
-    """The sha256 of the supervisor that this installation mounts."""
-    return file_sha256(SUPERVISOR_FILE)

@@ -4,47 +4,38 @@ Equal facts give equal plans. A plan is inert: it can be printed (DRY_RUN=1), co
 """
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner import __version__
 from runner.contract import layout
 from runner.contract.jsonio import pretty_json, sha256_of
 from runner.contract.layout import LaunchPaths
 from runner.contract.records import (
-    DataRecord,
     EngineRecord,
     GpuRecord,
     HostRecord,
-    ImageRecord,
     MachineRecord,
     Manifest,
     ModelRecord,
     MountRecord,
-    SourceRecord,
     to_json,
 )
-from runner.host.engines.engine import ContainerSpec, EngineIdentity, Limits, Mount, User
+from runner.host.engines.engine import ContainerSpec, Limits, Mount
+
+if TYPE_CHECKING:  # whoever only reads records needs none of these rooms
+    from runner.host.data.seen import SeenData
+    from runner.host.images.environments import Environment
+    from runner.host.launch.gather import Resolved
+    from runner.host.launch.here import Caller, Here
+    from runner.host.source.code import Code
 
 GIB = 1 << 30
 SUPERVISOR_FILE = Path(__file__).resolve().parents[2] / "inside" / "supervisor.py"
 ROOT_LABEL = "runner.root"
 MANIFEST_LABEL = "runner.manifest"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Caller:
-    """Who launches, and from which terminal."""
-
-    user: User
-    name: str
-    argv: tuple[str, ...]
-    """What was typed."""
-    terminal: tuple[int, int] | None = None
-    """Columns and rows of the terminal that output goes to; None for a pipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,30 +74,19 @@ class Facts:
     mode: str
     experiment: str | None
     overrides: tuple[str, ...]
-    config: Mapping[str, Any]
-    """Resolved."""
-    config_sha256: str
-    config_yaml: str
+    resolved: "Resolved"
+    """The config, and the GPUs that it gets."""
     command: tuple[str, ...]
     place: Place
     root: Path
     """The root folder that `place` lies in: checkpoints or outputs."""
-    source: SourceRecord | None
-    workspace: Path
-    """What is mounted as the working directory: an export of the snapshot, or the live tree (dev)."""
-    image: ImageRecord
-    image_reference: str
-    """What the engine is asked for: an image id, or a virtual environment's folder."""
-    data: tuple[DataRecord, ...]
+    code: "Code"
+    environment: "Environment"
+    data: "SeenData"
     mounts: tuple[Mount, ...]
-    """Data sets, models, and for an evaluation the run."""
-    engine: EngineIdentity
-    machine: MachineRecord
-    gpus: tuple[GpuRecord, ...]
-    caller: Caller
-    passed_environment: Mapping[str, str]
-    """Values of the variables that resources.env names."""
-    environment: Mapping[str, str] = field(default_factory=dict)
+    """Besides `data`: models, folders of resources.mounts; the run, for an evaluation; all that a stage works on."""
+    here: "Here"
+    variables: Mapping[str, str] = field(default_factory=dict)
     """Further variables of this kind of launch."""
     network: bool = False
     inputs: Mapping[str, Path | bytes] = field(default_factory=dict)
@@ -118,7 +98,6 @@ class Facts:
     checkpoint_sha256: str | None = None
     split: str | None = None
     models: tuple[ModelRecord, ...] = ()
-    supervisor_sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,31 +124,31 @@ class LaunchPlan:
 
 def plan_launch(facts: Facts) -> LaunchPlan:
     """Decide one launch. Pure: the same facts, the same plan."""
-    place, resources = facts.place, facts.config["resources"]
+    place, resources = facts.place, facts.resolved.values["resources"]
     files = {
-        place.launch.config_yml: facts.config_yaml.encode(),
-        place.launch.config_json: pretty_json(facts.config),
+        place.launch.config_yml: facts.resolved.yaml.encode(),
+        place.launch.config_json: pretty_json(facts.resolved.values),
     }
     if facts.kind == "train" and facts.attempt == 1:
-        files[place.folder / layout.CONFIG_YML] = facts.config_yaml.encode()
+        files[place.folder / layout.CONFIG_YML] = facts.resolved.yaml.encode()
     mounts = plan_mounts(facts)
     environment = plan_environment(facts)
-    limits = plan_limits(resources, facts.machine, facts.gpus)
+    limits = plan_limits(resources, facts.here.machine, facts.resolved.gpus)
     manifest = plan_manifest(facts, files, mounts, environment, limits)
     labels = plan_labels(facts)
     labels[MANIFEST_LABEL] = hashlib.sha256(pretty_json(to_json(manifest))).hexdigest()
     spec = ContainerSpec(
         name=facts.container,
-        image=facts.image_reference,
-        argv=supervised(facts.command, place, facts.caller, resources),
+        image=facts.environment.reference,
+        argv=supervised(facts.command, place, facts.here.caller, resources),
         workdir=layout.WORKSPACE,
         mounts=mounts,
-        environment={**environment, **facts.passed_environment},
+        environment={**environment, **facts.here.passed},
         labels=labels,
-        user=facts.caller.user,
+        user=facts.here.caller.user,
         limits=limits,
         network=facts.network,
-        hostname=facts.machine.name,
+        hostname=facts.here.machine.name,
     )
     writable = [place.folder / name for name in place.writable_folders]
     return LaunchPlan(
@@ -183,7 +162,9 @@ def plan_launch(facts: Facts) -> LaunchPlan:
     )
 
 
-def supervised(command: tuple[str, ...], place: Place, caller: Caller, resources: Mapping[str, Any]) -> tuple[str, ...]:
+def supervised(
+    command: tuple[str, ...], place: Place, caller: "Caller", resources: Mapping[str, Any]
+) -> tuple[str, ...]:
     """The command behind the supervisor, which logs it, forwards signals, keeps its time limit and writes how it ended.
 
     The limit is kept inside so that it holds whatever becomes of the launcher. The supervisor needs the standard library
@@ -207,7 +188,7 @@ def plan_mounts(facts: Facts) -> tuple[Mount, ...]:
     """Everything that is seen inside. Only what the inside writes is writable; the launch's record never is."""
     place = facts.place
     mounts = [
-        Mount(source=facts.workspace, target=layout.WORKSPACE, read_only=facts.mode == "prod"),
+        Mount(source=facts.code.workspace, target=layout.WORKSPACE, read_only=facts.mode == "prod"),
         Mount(source=SUPERVISOR_FILE, target=layout.SUPERVISOR),
         Mount(source=place.folder, target=place.target, read_only=not place.whole_writable),
     ]
@@ -217,13 +198,13 @@ def plan_mounts(facts: Facts) -> tuple[Mount, ...]:
         for name in (*place.writable_folders, *place.writable_files):
             mounts.append(Mount(source=place.folder / name, target=place.target / name, read_only=False))
     mounts.append(Mount(source=place.launch.exit, target=place.launch_target / layout.EXIT, read_only=False))
-    return (*mounts, *facts.mounts)
+    return (*mounts, *facts.data.mounts, *facts.mounts)
 
 
 def plan_environment(facts: Facts) -> dict[str, str]:
     """The variables inside: the view of §4 of the design, caches that can be written, and what determinism needs."""
     home = str(layout.HOME)
-    threads = str(facts.config["resources"]["threads"])
+    threads = str(facts.resolved.values["resources"]["threads"])
     return {
         "WORKSPACE": str(layout.WORKSPACE),
         "PYTHONPATH": str(layout.WORKSPACE),
@@ -248,7 +229,7 @@ def plan_environment(facts: Facts) -> dict[str, str]:
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
-        **facts.environment,
+        **facts.variables,
     }
 
 
@@ -276,7 +257,7 @@ def plan_labels(facts: Facts) -> dict[str, str]:
         "runner.attempt": str(facts.attempt),
         "runner.kind": facts.kind,
         "runner.project": facts.project or "",
-        "runner.gpus": ",".join(gpu.uuid for gpu in facts.gpus),
+        "runner.gpus": ",".join(gpu.uuid for gpu in facts.resolved.gpus),
         "runner.sweep": "",
         ROOT_LABEL: str(facts.root),
         "runner.launch": str(facts.place.launch.folder.relative_to(facts.root)),
@@ -293,8 +274,8 @@ def plan_manifest(
     """The record of inputs and environment. Host paths stand under `host` alone; values of passed variables never stand
     in it, only their hashes, since they may be credentials."""
     because = _not_reproducible(facts)
-    hidden = {name: f"sha256:{sha256_of(value)[:12]}" for name, value in sorted(facts.passed_environment.items())}
-    config_resources = dict(facts.config["resources"])
+    hidden = {name: f"sha256:{sha256_of(value)[:12]}" for name, value in sorted(facts.here.passed.items())}
+    config_resources = dict(facts.resolved.values["resources"])
     return Manifest(
         kind=facts.kind,
         run=facts.run,
@@ -306,40 +287,40 @@ def plan_manifest(
         created=facts.created,
         mode=facts.mode,
         command=facts.command,
-        config_sha256=facts.config_sha256,
+        config_sha256=facts.resolved.sha256,
         files={
             path.relative_to(facts.place.folder).as_posix(): hashlib.sha256(content).hexdigest()
             for path, content in sorted(files.items())
         },
-        source=facts.source,
-        image=facts.image,
-        data=facts.data,
+        source=facts.code.record,
+        image=facts.environment.record,
+        data=facts.data.records,
         environment={**environment, **hidden},
         resources={**config_resources, "shm_bytes": limits.shm_bytes, "tmp_bytes": limits.tmp_bytes},
         network=facts.network,
         mounts=tuple(MountRecord(target=str(mount.target), read_only=mount.read_only) for mount in mounts),
         engine=EngineRecord(
-            kind=facts.engine.kind,
-            id=facts.engine.id,
-            boot_id=facts.engine.boot_id,
-            host=facts.engine.host,
-            version=facts.engine.version,
-            flavour=facts.engine.flavour,
-            not_enforced=facts.engine.not_enforced,
+            kind=facts.here.engine.kind,
+            id=facts.here.engine.id,
+            boot_id=facts.here.engine.boot_id,
+            host=facts.here.engine.host,
+            version=facts.here.engine.version,
+            flavour=facts.here.engine.flavour,
+            not_enforced=facts.here.engine.not_enforced,
         ),
-        machine=facts.machine,
-        supervisor_sha256=facts.supervisor_sha256,
+        machine=facts.here.machine,
+        supervisor_sha256=facts.here.supervisor_sha256,
         runner_version=__version__,
         reproducible=not because,
         not_reproducible_because=because,
         host=HostRecord(
-            user=facts.caller.name,
-            uid=facts.caller.user.uid,
-            gid=facts.caller.user.gid,
+            user=facts.here.caller.name,
+            uid=facts.here.caller.user.uid,
+            gid=facts.here.caller.user.gid,
             root=str(facts.root),
             folder=str(facts.place.folder),
             mounts={str(mount.target): str(mount.source) for mount in mounts},
-            argv=facts.caller.argv,
+            argv=facts.here.caller.argv,
         ),
         parent=facts.parent,
         checkpoint=facts.checkpoint,
@@ -364,11 +345,3 @@ def _not_reproducible(facts: Facts) -> tuple[str, ...]:
         if layout.MOUNTS_DIR in mount.target.parents
     ]
     return tuple(reasons)
-
-
-def user_of_this_process() -> User:
-    """The caller's ids and umask."""
-    umask = os.umask(0)
-    os.umask(umask)
-    groups = tuple(sorted(set(os.getgroups()) - {os.getgid()}))
-    return User(uid=os.getuid(), gid=os.getgid(), groups=groups, umask=umask)

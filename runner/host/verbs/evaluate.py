@@ -25,9 +25,9 @@ from runner.host.house import House, shared_folder
 from runner.host.images import environments
 from runner.host.launch import gather
 from runner.host.launch.gather import Resolved, Say
-from runner.host.launch.plan import Caller, Facts, LaunchPlan, Place, plan_launch
+from runner.host.launch.here import Caller, here, passed_environment
+from runner.host.launch.plan import Facts, LaunchPlan, Place, plan_launch
 from runner.host.launch.states import output_container
-from runner.host.machine import this_machine
 from runner.host.projects import parse_project, render
 from runner.host.source import code as sources
 from runner.host.verbs import runs
@@ -81,7 +81,7 @@ def plan_evaluate(house: House, engine: Engine, request: EvaluateRequest, caller
     command = render(
         project.commands["evaluate"], {**resolved.values, "split": request.split, "checkpoint": str(inside)}
     )
-    passed = gather.passed_environment(resolved.values["resources"]["env"], os.environ)
+    passed = passed_environment(resolved.values["resources"]["env"], os.environ)
     mounts = gather.further_mounts(house, resolved.values["resources"]["mounts"])
     code = sources.code_of_run(house, run, manifest, dry_run=request.dry_run)
     if request.dataset is not None:
@@ -92,6 +92,7 @@ def plan_evaluate(house: House, engine: Engine, request: EvaluateRequest, caller
     for difference in changed_data(manifest.data, seen.records):
         say(difference)
     environment = environments.environment_of_run(house, engine, run, manifest, say, dry_run=request.dry_run)
+    where = here(engine, caller, passed)
     folder, created = _claim(house, manifest, request)
     paths = OutputPaths(folder)
     return plan_launch(
@@ -108,29 +109,20 @@ def plan_evaluate(house: House, engine: Engine, request: EvaluateRequest, caller
             mode="prod",
             experiment=manifest.experiment,
             overrides=tuple(request.overrides),
-            config=resolved.values,
-            config_sha256=resolved.sha256,
-            config_yaml=resolved.yaml,
+            resolved=resolved,
             command=command,
             place=Place(folder=folder, launch=paths.launch, target=layout.OUTPUT_DIR, whole_writable=True),
             root=house.outputs,
-            source=code.record,
-            workspace=code.workspace,
-            image=environment.record,
-            image_reference=environment.reference,
-            data=seen.records,
-            mounts=(Mount(source=run.folder, target=layout.RUN_DIR), *seen.mounts, *mounts),
-            engine=engine.identity(),
-            machine=this_machine(),
-            gpus=resolved.gpus,
-            caller=caller,
-            passed_environment=passed,
-            environment={"OUTPUT_DIR": str(layout.OUTPUT_DIR)},
+            code=code,
+            environment=environment,
+            data=seen,
+            mounts=(Mount(source=run.folder, target=layout.RUN_DIR), *mounts),
+            here=where,
+            variables={"OUTPUT_DIR": str(layout.OUTPUT_DIR)},
             parent=manifest.run,
             checkpoint=checkpoint.name,
             checkpoint_sha256=checkpoint_sha256,
             split=request.split,
-            supervisor_sha256=gather.supervisor_sha256(),
         )
     )
 

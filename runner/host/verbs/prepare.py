@@ -15,14 +15,15 @@ from runner.contract.layout import OutputPaths
 from runner.contract.preparation import RAW, RAW_TARGET, README, SOURCE_TARGET, dataset_target
 from runner.contract.records import State
 from runner.host.data import datasets
+from runner.host.data.seen import NO_DATA
 from runner.host.engines.engine import Engine
 from runner.host.house import House, shared_folder
 from runner.host.images import environments
 from runner.host.launch import gather, launcher
 from runner.host.launch.gather import Resolved, Say
-from runner.host.launch.plan import Caller, Facts, LaunchPlan, Place, plan_launch
+from runner.host.launch.here import Caller, here
+from runner.host.launch.plan import Facts, LaunchPlan, Place, plan_launch
 from runner.host.launch.states import output_container
-from runner.host.machine import this_machine
 from runner.host.pages.dataset_card import write_card
 from runner.host.pages.transfer import shown
 from runner.host.source import code as sources
@@ -119,7 +120,7 @@ def plan_prepare(
     request = datasets.prepare_request(info, house.datasets, stage, source)
     code = sources.code_of(house, None)
     environment = environments.environment_of_choice(house, engine, info.image, say)
-    resolved = _no_config()
+    resolved, where = _no_config(), here(engine, caller, {})
     folder, created = _claim(house, info.name, stage)
     return plan_launch(
         Facts(
@@ -135,28 +136,19 @@ def plan_prepare(
             mode="prod",
             experiment=None,
             overrides=(),
-            config=resolved.values,
-            config_sha256=resolved.sha256,
-            config_yaml=resolved.yaml,
+            resolved=resolved,
             command=request.argv,
             place=Place(
                 folder=folder, launch=OutputPaths(folder).launch, target=layout.OUTPUT_DIR, whole_writable=True
             ),
             root=house.outputs,
-            source=code.record,
-            workspace=code.workspace,
-            image=environment.record,
-            image_reference=environment.reference,
-            data=(),
+            code=code,
+            environment=environment,
+            data=NO_DATA,
             mounts=request.mounts,
-            engine=engine.identity(),
-            machine=this_machine(),
-            gpus=(),
-            caller=caller,
-            passed_environment={},
-            environment={"OUTPUT_DIR": str(layout.OUTPUT_DIR), **request.environment},
+            here=where,
+            variables={"OUTPUT_DIR": str(layout.OUTPUT_DIR), **request.environment},
             network=request.network,
-            supervisor_sha256=gather.supervisor_sha256(),
         )
     )
 

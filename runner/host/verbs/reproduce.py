@@ -25,7 +25,8 @@ from runner.host.images import environments
 from runner.host.images.environments import Environment
 from runner.host.launch import gather
 from runner.host.launch.gather import Resolved, Say
-from runner.host.launch.plan import Caller, Facts, LaunchPlan, plan_launch
+from runner.host.launch.here import Caller, here, passed_environment
+from runner.host.launch.plan import Facts, LaunchPlan, plan_launch
 from runner.host.launch.states import attempt_container, require_ended
 from runner.host.machine import this_machine
 from runner.host.projects import parse_project, render
@@ -75,7 +76,7 @@ def plan_reproduce(house: House, engine: Engine, request: ReproduceRequest, call
     project = parse_project(run.inputs / "project.yml", first.project or "", run.inputs)
     command = render(project.commands["train"], resolved.values)
     resources = resolved.values["resources"]
-    passed = gather.passed_environment(resources["env"], os.environ)
+    passed = passed_environment(resources["env"], os.environ)
     mounts = gather.further_mounts(house, resources["mounts"])
     code = sources.code_of_run(house, run, first, dry_run=request.dry_run)
     wanted = Wanted(
@@ -88,7 +89,7 @@ def plan_reproduce(house: House, engine: Engine, request: ReproduceRequest, call
     data = data_again(house, engine, wanted, caller, say)
     environment = environment_again(house, engine, run, first, say, dry_run=request.dry_run)
     kept = {} if request.dry_run else kept_inputs(house, run, first)
-    identity = engine.identity()
+    where = here(engine, caller, passed)
     tag = tag_of(first.tag)
     if request.dry_run:
         session = gather.imagine_session(house, first.project or "", resolved.dataset, tag)
@@ -108,28 +109,19 @@ def plan_reproduce(house: House, engine: Engine, request: ReproduceRequest, call
             mode="prod",
             experiment=first.experiment,
             overrides=(),
-            config=resolved.values,
-            config_sha256=resolved.sha256,
-            config_yaml=resolved.yaml,
+            resolved=resolved,
             command=command,
             place=run_place(session.folder, 1),
             root=house.checkpoints,
-            source=code.record,
-            workspace=code.workspace,
-            image=environment.record,
-            image_reference=environment.reference,
-            data=data.seen.records,
+            code=code,
+            environment=environment,
+            data=data.seen,
             models=models,
-            mounts=(*data.seen.mounts, *mounts),
-            engine=identity,
-            machine=this_machine(),
-            gpus=resolved.gpus,
-            caller=caller,
-            passed_environment=passed,
+            mounts=mounts,
+            here=where,
             inputs={**kept, **environment.inputs, **data.seen.inputs},
             not_reproducible=(*doubts, *data.problems),
             parent=run.folder.name,
-            supervisor_sha256=gather.supervisor_sha256(),
         )
     )
 

@@ -6,7 +6,7 @@ What would make it another run is refused by name, here as far as the config tel
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,9 +22,9 @@ from runner.host.house import House
 from runner.host.images import environments
 from runner.host.launch import gather
 from runner.host.launch.gather import Say
-from runner.host.launch.plan import Caller, Facts, LaunchPlan, plan_launch
+from runner.host.launch.here import Caller, here, passed_environment
+from runner.host.launch.plan import Facts, LaunchPlan, plan_launch
 from runner.host.launch.states import attempt_container, require_ended
-from runner.host.machine import this_machine
 from runner.host.projects import Project, parse_project, render
 from runner.host.source import code as sources
 from runner.host.verbs import runs
@@ -83,7 +83,7 @@ def plan_resume(house: House, engine: Engine, request: ResumeRequest, caller: Ca
     resources = resolved.values["resources"]
     environment = environments.environment_of_run(house, engine, run, first, say, dry_run=request.dry_run)
     mounts = gather.further_mounts(house, resources["mounts"])
-    passed = gather.passed_environment(resources["env"], os.environ)
+    passed = passed_environment(resources["env"], os.environ)
     command = render(project.commands["resume"], resolved.values)
     attempt = int(last.folder.name) + 1  # of several resumes at once the launcher lets one have it
     newest = checkpoints.pointed(run.checkpoints, checkpoints.LATEST)
@@ -101,28 +101,19 @@ def plan_resume(house: House, engine: Engine, request: ResumeRequest, caller: Ca
             mode=first.mode,
             experiment=first.experiment,
             overrides=tuple(request.overrides),
-            config=resolved.values,
-            config_sha256=resolved.sha256,
-            config_yaml=resolved.yaml,
+            resolved=resolved,
             command=command,
             place=run_place(run.folder, attempt),
             root=run.folder.parents[2],  # RUN= may be a path elsewhere, or below a root that is a link
-            source=code.record,
-            workspace=code.workspace if first.mode == "prod" else house.root,
-            image=environment.record,
-            image_reference=environment.reference,
-            data=seen.records,
-            mounts=(*seen.mounts, *mounts, *(sources.shields(house) if first.mode == "dev" else ())),
-            engine=engine.identity(),
-            machine=this_machine(),
-            gpus=resolved.gpus,
-            caller=caller,
-            passed_environment=passed,
-            environment={"RUNNER_FORCE": "1"} if request.force else {},
+            code=code if first.mode == "prod" else replace(code, workspace=house.root),
+            environment=environment,
+            data=seen,
+            mounts=(*mounts, *(sources.shields(house) if first.mode == "dev" else ())),
+            here=here(engine, caller, passed),
+            variables={"RUNNER_FORCE": "1"} if request.force else {},
             network=first.mode == "dev",
             not_reproducible=tuple(f"FORCE=1: {problem}" for problem in forced),
             checkpoint=newest.name if newest is not None else None,
-            supervisor_sha256=gather.supervisor_sha256(),
         )
     )
 

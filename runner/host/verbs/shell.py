@@ -16,7 +16,8 @@ from runner.host.house import House
 from runner.host.images import environments
 from runner.host.launch import gather
 from runner.host.launch.gather import Say
-from runner.host.launch.plan import Caller, plan_limits
+from runner.host.launch.here import Caller
+from runner.host.launch.plan import plan_limits
 from runner.host.machine import this_machine
 from runner.host.projects import load_project
 from runner.host.source import code as sources

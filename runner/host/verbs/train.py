@@ -15,9 +15,9 @@ from runner.host.house import House
 from runner.host.images import environments
 from runner.host.launch import gather
 from runner.host.launch.gather import Say
-from runner.host.launch.plan import Caller, Facts, LaunchPlan, Place, plan_launch
+from runner.host.launch.here import Caller, here, passed_environment
+from runner.host.launch.plan import Facts, LaunchPlan, Place, plan_launch
 from runner.host.launch.states import attempt_container
-from runner.host.machine import this_machine
 from runner.host.projects import load_project, render
 from runner.host.source import code as sources
 from runner.host.verbs.release import pin_models
@@ -58,7 +58,7 @@ def plan_train(house: House, engine: Engine, request: TrainRequest, caller: Call
     resolved, models = pin_models(house, resolved)
     command = render(project.commands["train"], resolved.values)
     resources = resolved.values["resources"]
-    passed = gather.passed_environment(resources["env"], os.environ)
+    passed = passed_environment(resources["env"], os.environ)
     mounts = gather.further_mounts(house, resources["mounts"])
     code = sources.code_of(house, project.name, mode=request.mode, dry_run=request.dry_run)
     seen = data.data_of(house, engine, resolved, caller, say, dry_run=request.dry_run, full=request.full)
@@ -66,7 +66,7 @@ def plan_train(house: House, engine: Engine, request: TrainRequest, caller: Call
         say(note)
     base = gather.base_of(project, resolved.gpus)
     environment = environments.environment_of(house, engine, project, base, request.mode, say, dry_run=request.dry_run)
-    identity = engine.identity()
+    where = here(engine, caller, passed)
     tag = resolved.values["tag"]
     if request.dry_run:
         session = gather.imagine_session(house, project.name, resolved.dataset, tag)
@@ -86,27 +86,18 @@ def plan_train(house: House, engine: Engine, request: TrainRequest, caller: Call
             mode=request.mode,
             experiment=request.experiment,
             overrides=tuple(request.overrides),
-            config=resolved.values,
-            config_sha256=resolved.sha256,
-            config_yaml=resolved.yaml,
+            resolved=resolved,
             command=command,
             place=run_place(session.folder, 1),
             root=house.checkpoints,
-            source=code.record,
-            workspace=code.workspace,
-            image=environment.record,
-            image_reference=environment.reference,
-            data=seen.records,
-            mounts=(*seen.mounts, *mounts, *(sources.shields(house) if request.mode == "dev" else ())),
-            engine=identity,
-            machine=this_machine(),
-            gpus=resolved.gpus,
-            caller=caller,
-            passed_environment=passed,
+            code=code,
+            environment=environment,
+            data=seen,
+            mounts=(*mounts, *(sources.shields(house) if request.mode == "dev" else ())),
+            here=where,
             network=request.mode == "dev",
             inputs={**code.inputs, **environment.inputs, **seen.inputs, "project.yml": project.text},
             models=models,
-            supervisor_sha256=gather.supervisor_sha256(),
         )
     )
 
