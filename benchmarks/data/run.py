@@ -6,27 +6,21 @@ turn, so that a slow moment of the machine meets all of them, and ratios are tak
 """
 
 import argparse
-import datetime
 import hashlib
 import json
-import os
-import platform
-import re
-import shutil
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-CACHE = ROOT / ".cache" / "benchmarks" / "data"
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(HERE.parents[1]))
 
-from runner.host.images.wheels import TORCH_CPU_INDEX  # noqa: E402
+from benchmarks import peers  # noqa: E402
+from benchmarks.peers import ROOT, Process  # noqa: E402
 
+CACHE = peers.CACHE / "data"
 ARRAYS, PACKED, FILES = "arrays", "packed", "files"
 PEERS = "numpy torch pillow lmdb datasets webdataset"
 
@@ -97,8 +91,9 @@ def main() -> None:
     parser.add_argument("--turns", type=int, help="how often each is asked; 7 by default, 3 with --quick")
     options = parser.parse_args()
     turns = options.turns or (3 if options.quick else 7)
-    python = environment()
-    about = machine()
+    lock = HERE / "peers.txt"
+    python = peers.environment(lock, CACHE / "env")
+    about = peers.machine(lock, PEERS.split(), threads=1)
     print(about, flush=True)
     found: dict[str, Samples] = {}
     for size in SIZES:
@@ -109,83 +104,19 @@ def main() -> None:
             print(table(f"{size.title}, {size.n:,} images, {words}", by_order), flush=True)
             print(goals(size, by_order), flush=True)
             found |= {f"{size.side} {temperature} {order}": samples for order, samples in by_order.items()}
-    results = ROOT / "benchmarks" / "results"
-    results.mkdir(exist_ok=True)
-    path = results / f"data_{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}.json"
-    path.write_text(json.dumps({"machine": about, "images_per_s": found}))
-    print(f"\nevery sample: {path.relative_to(ROOT)}")
+    peers.keep("data", {"machine": about, "images_per_s": found})
 
 
-def environment() -> Path:
-    """The python of the peers' environment; made from the lock where there is none of this lock."""
-    lock, folder = HERE / "peers.txt", CACHE / "env"
-    python, ready = folder / "bin" / "python", folder / "lock.txt"
-    if not ready.is_file() or ready.read_bytes() != lock.read_bytes():
-        print(f"making {folder.relative_to(ROOT)} from {lock.relative_to(ROOT)} ...", file=sys.stderr)
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        install = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-        install += ["--only-binary", ":all:", "--require-hashes", "--requirement", str(lock)]
-        if subprocess.run(install).returncode != 0:
-            subprocess.run([*install, "--extra-index-url", TORCH_CPU_INDEX], check=True)
-        shutil.copy(lock, ready)
-    return python
-
-
-def machine() -> str:
-    """What was measured, and where."""
-    pins = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (HERE / "peers.txt").read_text(), re.MULTILINE))
-    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    model = re.search(r"model name\s*: (.*)", cpuinfo)
-    cpu = model[1] if model else platform.processor()
-    versions = ", ".join(f"{name} {pins[name]}" for name in PEERS.split())
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return f"{cpu}, {os.cpu_count()} cores, a thread each, load before {load}\nPython {platform.python_version()}, {versions}"
-
-
-class Process:
-    """A contestant that waits to be asked."""
+class Reader(Process):
+    """A contestant at work."""
 
     def __init__(self, one: Contestant, python: Path) -> None:
         self.one = one
         logs = CACHE / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        self._log = (logs / f"{one.folder}.txt").open("w+")
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        quiet = {"HF_HOME": str(CACHE / "hf"), "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": ""}
-        self._process = subprocess.Popen(
-            [str(python), str(HERE / "serve.py"), one.name, json.dumps(one.settings or {})],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            cwd=CACHE,
-            env=os.environ | threads | quiet,
-        )
-
-    def ask(self, verb: str, *arguments: Any) -> Any:
-        """Its answer.
-
-        Raises:
-            RuntimeError: it has died; the text has the end of what it said.
-        """
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps([verb, arguments]) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass
-        reply = self._process.stdout.readline()
-        if not reply:
-            self._log.seek(0)
-            raise RuntimeError(f"{self.one.label}: {' | '.join(self._log.read().splitlines()[-4:])}")
-        return json.loads(reply)
-
-    def close(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.communicate()
-        self._log.close()
+        argv = [str(python), str(HERE / "serve.py"), one.name, json.dumps(one.settings or {})]
+        offline = {"HF_HOME": str(CACHE / "hf"), "HF_HUB_OFFLINE": "1"}
+        super().__init__(one.label, argv, folder=CACHE, log=logs / f"{one.folder}.txt", threads=1, **offline)
 
 
 def measure(size: Size, python: Path, turns: int) -> dict[tuple[str, str], Samples]:
@@ -193,25 +124,24 @@ def measure(size: Size, python: Path, turns: int) -> dict[tuple[str, str], Sampl
     samples = {
         (temperature, order): {one.label: [] for one in CONTESTANTS} for temperature in TEMPERATURES for order in ORDERS
     }
-    processes = []
+    processes: list[Reader] = []
     try:
-        processes += [Process(one, python) for one in CONTESTANTS]
+        processes += [Reader(one, python) for one in CONTESTANTS]
         small, whole = (prepared(size.side, n, processes) for n in (REHEARSAL, size.n))
         compare(size, processes, whole)
         for temperature, order in samples:
             for turn in range(turns):
-                start = turn % len(processes)
-                for process in processes[start:] + processes[:start]:
+                for process in peers.in_turn(processes, turn):
                     folders = [str(images / process.one.folder) for images in (whole, small)]
                     arguments = [folders[0], ORDERS[order], *(folders[1:] if temperature == "cold" else [])]
-                    samples[temperature, order][process.one.label].append(process.ask(temperature, *arguments))
+                    samples[temperature, order][process.one.label].append(process.ask([temperature, arguments]))
     finally:
         for process in processes:
             process.close()
     return samples
 
 
-def prepared(side: int, n: int, processes: list[Process]) -> Path:
+def prepared(side: int, n: int, processes: list[Reader]) -> Path:
     """A folder with the images as each contestant wants them; made where there is none by this very code."""
     images = CACHE / "images" / f"{side}px_{n}"
     shared = [HERE / "photos.py", HERE / "peers.txt"]
@@ -224,23 +154,23 @@ def prepared(side: int, n: int, processes: list[Process]) -> Path:
     return images
 
 
-def make(process: Process, images: Path, name: str, code: Iterable[Path], verb: str, side: int, n: int) -> None:
+def make(process: Reader, images: Path, name: str, code: Iterable[Path], verb: str, side: int, n: int) -> None:
     """Let `process` fill a folder, unless that has been done by the same code."""
     mark, sha256 = images / f"{name}.sha256", hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()
     if not mark.is_file() or mark.read_text() != sha256:
         mark.unlink(missing_ok=True)
         print(f"{images.relative_to(ROOT)}: {name} ...", file=sys.stderr)
-        process.ask(verb, str(images / "source"), str(images / name), side, n)
+        process.ask([verb, [str(images / "source"), str(images / name), side, n]])
         mark.write_text(sha256)
 
 
-def compare(size: Size, processes: list[Process], images: Path) -> None:
+def compare(size: Size, processes: list[Reader], images: Path) -> None:
     """Say who delivers other images, or other ones when shuffled.
 
     Raises:
         RuntimeError: somebody does.
     """
-    found = {process.one.label: process.ask("check", str(images / process.one.folder)) for process in processes}
+    found = {process.one.label: process.ask(["check", [str(images / process.one.folder)]]) for process in processes}
     in_order, content, _ = found[REFERENCE.label]
     others = [label for label, digests in found.items() if digests != [in_order, content, content]]
     if others:

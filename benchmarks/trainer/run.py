@@ -6,14 +6,9 @@ are taken within a turn, their median and the range of the processes' medians ar
 """
 
 import argparse
-import datetime
 import json
-import os
-import platform
-import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -21,11 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-CACHE = ROOT / ".cache" / "benchmarks"
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(HERE.parents[1]))
 
-from runner.host.images.wheels import TORCH_CPU_INDEX  # noqa: E402
+from benchmarks import peers  # noqa: E402
+from benchmarks.peers import Process  # noqa: E402
 
 PEERS = "numpy torch pytorch-ignite skorch accelerate lightning transformers keras tensorboard tensorboardx orjson"
 
@@ -151,133 +145,61 @@ def main() -> None:
     options = parser.parse_args()
     if set(options.rows) - ROWS.keys():
         parser.error(f"rows are {' '.join(ROWS)}; found {' '.join(options.rows)}")
-    python = environment()
-    print(machine(options.threads), flush=True)
+    lock = HERE / "peers.txt"
+    python = peers.environment(lock, peers.CACHE / "trainer")
+    about = peers.machine(lock, PEERS.split(), options.threads)
+    print(about, flush=True)
     samples = {}
     for name in options.rows or ROWS:
         row = ROWS[name]._replace(**({"rounds": 3, "processes": 1} if options.quick else {}))
         samples[name] = measure(row, python, options.threads)
         print(table(row, samples[name]), flush=True)
-    results = ROOT / "benchmarks" / "results"
-    results.mkdir(exist_ok=True)
-    path = results / f"trainer_{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}.json"
-    path.write_text(json.dumps({"machine": machine(options.threads), "seconds": samples}))
-    print(f"\nevery sample: {path.relative_to(ROOT)}")
-
-
-def environment() -> Path:
-    """The python of the peers' environment; made from the lock where there is none of this lock."""
-    lock, folder = HERE / "peers.txt", CACHE / "trainer"
-    python, ready = folder / "bin" / "python", folder / "lock.txt"
-    if not ready.is_file() or ready.read_bytes() != lock.read_bytes():
-        print(f"making {folder.relative_to(ROOT)} from {lock.relative_to(ROOT)} ...", file=sys.stderr)
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        install = [
-            str(python),
-            "-m",
-            "pip",
-            "--quiet",
-            "--disable-pip-version-check",
-            "install",
-            "--only-binary",
-            ":all:",
-        ]
-        install += ["--require-hashes", "--requirement", str(lock)]
-        if subprocess.run(install).returncode != 0:
-            subprocess.run([*install, "--extra-index-url", TORCH_CPU_INDEX], check=True)
-        shutil.copy(lock, ready)
-    return python
-
-
-def machine(threads: int) -> str:
-    """What was measured, and where."""
-    pins = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (HERE / "peers.txt").read_text(), re.MULTILINE))
-    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    model = re.search(r"model name\s*: (.*)", cpuinfo)
-    cpu = model[1] if model else platform.processor()
-    versions = ", ".join(f"{name} {pins[name]}" for name in PEERS.split())
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return f"{cpu}, {os.cpu_count()} cores, {threads} thread(s) each, load before {load}\nPython {platform.python_version()}, {versions}"
-
-
-class Process:
-    """A contestant that waits to be asked."""
-
-    def __init__(self, row: Row, one: Contestant, python: Path, folder: Path, threads: int) -> None:
-        self.label, self.folder = one.label, folder
-        self._log = (folder.parent / f"{folder.name}.log").open("w+")
-        settings = json.dumps({**one.settings, "threads": threads})
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        self._process = subprocess.Popen(
-            [str(python), str(HERE / "serve.py"), row.module, one.name, str(folder), settings],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            cwd=folder,
-            env=os.environ | dict.fromkeys(names, str(threads)) | {"PYTHONDONTWRITEBYTECODE": ""},
-        )
-
-    def ask(self, request: int) -> dict[str, float]:
-        """Its answer.
-
-        Raises:
-            RuntimeError: it has died; the text has the end of what it said.
-        """
-        assert self._process.stdin is not None and self._process.stdout is not None
-        for leftover in self.folder.iterdir():
-            if leftover.is_dir() and leftover.name.startswith("session_"):
-                shutil.rmtree(leftover)
-        try:
-            self._process.stdin.write(f"{request}\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass
-        reply = self._process.stdout.readline()
-        if not reply:
-            self._log.seek(0)
-            raise RuntimeError(f"{self.label}: {' | '.join(self._log.read().splitlines()[-3:])}")
-        answer: dict[str, float] = json.loads(reply)
-        return answer
-
-    def close(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.communicate()
-        self._log.close()
+    peers.keep("trainer", {"machine": about, "seconds": samples})
 
 
 def measure(row: Row, python: Path, threads: int) -> Samples:
     """All processes of the row, in turns."""
     samples: Samples = {one.label: [] for one in row.contestants}
-    CACHE.mkdir(parents=True, exist_ok=True)
+    peers.CACHE.mkdir(parents=True, exist_ok=True)
     for _ in range(row.processes):
-        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-            processes = []
+        with tempfile.TemporaryDirectory(dir=peers.CACHE) as scratch:
+            processes: list[Process] = []
             try:
                 for number, one in enumerate(row.contestants):
-                    folder = Path(scratch) / f"{number}"
-                    folder.mkdir()
-                    processes.append(Process(row, one, python, folder, threads))
-                    processes[-1].ask(row.request) if not row.checked else None
+                    processes.append(begin(row, one, python, Path(scratch) / f"{number}", threads))
+                    ask(processes[-1], row.request) if not row.checked else None
                 compare(row, processes)
                 for process in processes:
                     samples[process.label].append([])
                 for turn in range(row.rounds):
-                    order = processes[turn % len(processes) :] + processes[: turn % len(processes)]
-                    for process in order:
-                        samples[process.label][-1].append(process.ask(row.request))
+                    for process in peers.in_turn(processes, turn):
+                        samples[process.label][-1].append(ask(process, row.request))
             finally:
                 for process in processes:
                     process.close()
     return samples
 
 
+def begin(row: Row, one: Contestant, python: Path, folder: Path, threads: int) -> Process:
+    """A process of `one`, in a folder of its own."""
+    folder.mkdir()
+    settings = json.dumps({**one.settings, "threads": threads})
+    argv = [str(python), str(HERE / "serve.py"), row.module, one.name, str(folder), settings]
+    return Process(one.label, argv, folder=folder, log=folder.with_suffix(".log"), threads=threads)
+
+
+def ask(process: Process, request: int) -> dict[str, float]:
+    """Its answer; what our sessions left behind is removed first."""
+    for leftover in process.folder.glob("session_*/"):
+        shutil.rmtree(leftover)
+    answer: dict[str, float] = process.ask(request)
+    return answer
+
+
 def compare(row: Row, processes: list[Process]) -> None:
     """Say who has not computed what the first has."""
     if row.checked:
-        first, *others = [(process.label, process.ask(0)["loss"]) for process in processes]
+        first, *others = [(process.label, ask(process, 0)["loss"]) for process in processes]
         different = [f"{label} {loss:.9g}" for label, loss in others if loss != first[1]]
         said = f"other than {first[0]} ({first[1]:.9g}): {', '.join(different)}" if different else "equal in every bit"
         print(f"\n{row.title}: loss after 100 steps {said}", file=sys.stderr)
