@@ -82,17 +82,34 @@ def test_live_code_sees_records_and_data_read_only(docker_house: TestHouse) -> N
     assert all(read_only[f"/workspace/{folder}"] for folder in inside)
     line = docker_house.run("shell", "--project", "probe", "--engine", "docker", "--dry-run").stdout
     assert all(f"target=/workspace/{folder}," in line for folder in inside)
-    image = docker_house.run("image", "--project", "probe", "--engine", "docker", "--json").stdout
-    words = shlex.split(line)
-    binds = [word for pair in pairwise(words) for word in pair if pair[0] == "--mount"]
     touch = "for f in . " + " ".join(inside) + "; do touch /workspace/$f/new && echo made $f; done"
-    tried = subprocess.run(
-        ["docker", "run", "--rm", *binds, json.loads(image)["id"], "sh", "-c", touch],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    tried = in_a_shell(docker_house, touch)
     assert tried.stdout.split() == ["made", "."], tried.stderr
+
+
+def test_a_shell_sees_data_that_lies_on_another_disk(docker_house: TestHouse) -> None:
+    datasets, disk = Path(docker_house.environment["DATASETS_ROOT"]), docker_house.base / "disk"
+    for folder in ("birds/raw", "cats", "toy raw"):
+        (disk / folder).mkdir(parents=True)
+        (disk / folder / "file").write_text(folder)
+    (datasets / "birds" / "toy").mkdir(parents=True)
+    (datasets / "birds/raw").symlink_to(disk / "birds/raw")
+    (datasets / "birds/toy/raw").symlink_to("../../../disk/toy raw")
+    (datasets / "birds/lists").symlink_to("toy")
+    (datasets / "cats").symlink_to(disk / "cats")
+    (datasets / "gone").symlink_to(disk / "gone")
+    read = "cd /datasets; cat birds/raw/file birds/toy/raw/file birds/lists/raw/file cats/file; touch birds/raw/new"
+    seen = in_a_shell(docker_house, read)
+    assert seen.stdout == "birds/rawtoy rawtoy rawcats" and "Read-only file system" in seen.stderr
+
+
+def in_a_shell(house: TestHouse, script: str) -> subprocess.CompletedProcess[str]:
+    """What `script` says in a container with the mounts of `make shell`."""
+    words = shlex.split(house.run("shell", "--project", "probe", "--engine", "docker", "--dry-run").stdout)
+    image = json.loads(house.run("image", "--project", "probe", "--engine", "docker", "--json").stdout)["id"]
+    binds = [word for pair in pairwise(words) for word in pair if pair[0] == "--mount"]
+    command = ["docker", "run", "--rm", *binds, image, "sh", "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 NETWORK = """

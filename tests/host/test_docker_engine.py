@@ -218,7 +218,7 @@ class TestContainer:
             ["docker", "version", "-f", "{{.Server.APIVersion}}"], capture_output=True, text=True, check=True
         )
         offered = tuple(int(part) for part in asked.stdout.split("."))
-        assert tuple(int(part) for part in engine._client.api_version.split(".")) == min(offered, (1, 45))
+        assert tuple(int(part) for part in engine._connection.client.api_version.split(".")) == min(offered, (1, 45))
 
 
 @pytest.fixture

@@ -1,39 +1,32 @@
-"""The Docker engine, through its SDK. The only module that imports it: its names and its errors end here.
+"""The Docker engine: containers and images, as `engine` asks for them.
 
-The SDK costs 0.1 s to import, so that is done on first use. Of its client only the plain calls are used: a container is
-created by image id and never pulls, `wait` has no read timeout (docker-py #2964), and output is read from a connection
-that stands before the start.
+Of the SDK's client only the plain calls are used: a container is created by image id and never pulls, `wait` has no read
+timeout (docker-py #2964), and output is read from a connection that stands before the start.
 """
 
-import errno
 import hashlib
 import re
-import socket
-import struct
 import time
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from runner.contract.errors import EngineError
 from runner.contract.jsonio import sha256_of, write_atomic
 from runner.host.engines import docker_request
+from runner.host.engines.docker_connection import (
+    TIMEOUT_S,
+    Connection,
+    absent_is_none,
+    ended_is_no_error,
+    leaving_is_no_error,
+    one_line,
+)
 from runner.host.engines.docker_endpoint import Endpoint, find_endpoint
 from runner.host.engines.docker_request import Flavour
 from runner.host.engines.engine import Container, ContainerSpec, EngineIdentity, Exit, ImageInfo, Mount, check_sources
 
-if TYPE_CHECKING:
-    import requests
-    from docker.api import APIClient
-
-OLDEST_API, NEWEST_API = "1.41", "1.45"
-"""20.10 speaks up to 1.41; 1.45 is the newest the SDK was written for. Docker 29 refuses what is older than 1.44."""
-TIMEOUT_S = 120.0
-PING_S = 10.0
-FRAME = struct.Struct(">BxxxL")
 ENDED = ("exited", "dead")
 OOM_NEWS_S = 0.5
 """Docker learns of a kill for memory from another event than of the exit, which may come first."""
@@ -64,7 +57,7 @@ class DockerEngine:
             )
         self.endpoint = found
         self._cache = cache
-        self._server = ""
+        self._connection = Connection(found)
 
     def identity(self) -> EngineIdentity:
         """Who this engine is."""
@@ -88,8 +81,8 @@ class DockerEngine:
 
     def image(self, reference: str) -> ImageInfo | None:
         """The image of this tag or id, None where there is none. Never pulls."""
-        with self._speaking(f"image {reference!r}"), _absent_is_none():
-            found: dict[str, Any] = self._client.inspect_image(reference)  # type: ignore[no-untyped-call]
+        with self._connection.speaking(f"image {reference!r}"), absent_is_none():
+            found: dict[str, Any] = self._connection.client.inspect_image(reference)  # type: ignore[no-untyped-call]
             return ImageInfo(
                 id=found["Id"],
                 digests=tuple(found.get("RepoDigests") or ()),
@@ -101,21 +94,21 @@ class DockerEngine:
 
     def save_image(self, image_id: str) -> Iterator[bytes]:
         """An image as one tar, in pieces."""
-        with self._speaking(f"image {image_id[:19]} cannot be saved"):
-            yield from self._client.get_image(image_id)
+        with self._connection.speaking(f"image {image_id[:19]} cannot be saved"):
+            yield from self._connection.client.get_image(image_id)
 
     def load_image(self, pieces: Iterator[bytes]) -> None:
         """Take an image that `save_image` gave."""
-        with self._speaking("the image cannot be loaded"):
-            for line in self._client.load_image(pieces) or ():  # type: ignore[no-untyped-call]
+        with self._connection.speaking("the image cannot be loaded"):
+            for line in self._connection.client.load_image(pieces) or ():  # type: ignore[no-untyped-call]
                 if "error" in line:
-                    raise EngineError(f"the image cannot be loaded: {_words(str(line['error']))}")
+                    raise EngineError(f"the image cannot be loaded: {one_line(str(line['error']))}")
 
     def tag_image(self, image_id: str, tag: str) -> None:
         """Give an image a further name."""
         name, _, version = tag.rpartition(":")
-        with self._speaking(f"image {image_id[:19]} cannot be tagged {tag}"):
-            self._client.tag(image_id, name, version)
+        with self._connection.speaking(f"image {image_id[:19]} cannot be tagged {tag}"):
+            self._connection.client.tag(image_id, name, version)
 
     def create(self, spec: ContainerSpec) -> str:
         """Create a container and return its id. A name in use is an EngineError that names it."""
@@ -127,54 +120,54 @@ class DockerEngine:
             check_sources(spec.mounts)
             docker_request.check_mount_points(spec.mounts)
         body = self._body(spec)
-        with self._speaking(f"container {spec.name!r} cannot be created"):
-            return str(self._client.create_container_from_config(body, spec.name)["Id"])  # type: ignore[no-untyped-call]
+        with self._connection.speaking(f"container {spec.name!r} cannot be created"):
+            return str(self._connection.client.create_container_from_config(body, spec.name)["Id"])  # type: ignore[no-untyped-call]
 
     def start(self, container: str) -> None:
         """Start a created container."""
-        with self._speaking(f"container {container[:12]} cannot be started"):
-            self._client.start(container)
+        with self._connection.speaking(f"container {container[:12]} cannot be started"):
+            self._connection.client.start(container)
 
     def attach(self, container: str) -> Iterator[bytes]:
         """Its output, both streams as one, from now until it ends. Attach before `start` to miss nothing."""
-        with self._speaking(f"container {container[:12]}: its output"):
-            response = self._client.post(
-                f"{self._client.base_url}/v{self._client.api_version}/containers/{container}/attach",
+        with self._connection.speaking(f"container {container[:12]}: its output"):
+            response = self._connection.client.post(
+                f"{self._connection.client.base_url}/v{self._connection.client.api_version}/containers/{container}/attach",
                 params={"stream": 1, "stdout": 1, "stderr": 1},
                 stream=True,
                 timeout=(TIMEOUT_S, None),
             )
-            self._check(response)
-            found = self._client.inspect_container(container)
+            self._connection.check(response)
+            found = self._connection.client.inspect_container(container)
         if found["State"]["Status"] in ENDED:
             response.close()
             return iter(())
-        return self._output(response, framed=not found["Config"]["Tty"])
+        return self._connection.output(response, framed=not found["Config"]["Tty"])
 
     def wait(self, container: str) -> Exit:
         """Wait until it has ended."""
-        with self._speaking(f"container {container[:12]}: its end"):
+        with self._connection.speaking(f"container {container[:12]}: its end"):
             while True:
-                self._client.wait(container, timeout=None)
-                exit_ = _exit_of(self._client.inspect_container(container)["State"])
+                self._connection.client.wait(container, timeout=None)
+                exit_ = _exit_of(self._connection.client.inspect_container(container)["State"])
                 if exit_ is not None:
                     return self._with_news_of_memory(container, exit_)
                 time.sleep(0.1)  # not started yet
 
     def signal(self, container: str, number: int) -> None:
         """Send a signal to its first process. One that has ended already is no error."""
-        with self._speaking(f"container {container[:12]}: signal {number}"), _ended_is_no_error():
-            self._client.kill(container, signal=number)
+        with self._connection.speaking(f"container {container[:12]}: signal {number}"), ended_is_no_error():
+            self._connection.client.kill(container, signal=number)
 
     def kill(self, container: str) -> None:
         """End every process in it at once. One that has ended already is no error."""
-        with self._speaking(f"container {container[:12]}: kill"), _ended_is_no_error():
-            self._client.kill(container)
+        with self._connection.speaking(f"container {container[:12]}: kill"), ended_is_no_error():
+            self._connection.client.kill(container)
 
     def find(self, name: str) -> Container | None:
         """The container of this name or id; None where there is none."""
-        with self._speaking(f"container {name!r}"), _absent_is_none():
-            found = self._client.inspect_container(name)
+        with self._connection.speaking(f"container {name!r}"), absent_is_none():
+            found = self._connection.client.inspect_container(name)
             return Container(
                 id=found["Id"],
                 name=found["Name"].removeprefix("/"),
@@ -186,8 +179,10 @@ class DockerEngine:
 
     def containers(self, labels: Mapping[str, str]) -> Sequence[Container]:
         """All containers, running or ended, that carry these labels."""
-        with self._speaking("the list of containers"):
-            listed = self._client.containers(all=True, filters={"label": [f"{k}={v}" for k, v in labels.items()]})
+        with self._connection.speaking("the list of containers"):
+            listed = self._connection.client.containers(
+                all=True, filters={"label": [f"{k}={v}" for k, v in labels.items()]}
+            )
         found = []
         for row in listed:
             if row["State"] == "running":
@@ -206,14 +201,12 @@ class DockerEngine:
 
     def remove(self, container: str) -> None:
         """Remove an ended container. One that is gone already is no error."""
-        from docker.errors import APIError
-
-        with self._speaking(f"container {container[:12]} cannot be removed"), _absent_is_none():
-            try:
-                self._client.remove_container(container, v=True)
-            except APIError as error:
-                if "already in progress" not in str(error.explanation):
-                    raise
+        with (
+            self._connection.speaking(f"container {container[:12]} cannot be removed"),
+            absent_is_none(),
+            leaving_is_no_error(),
+        ):
+            self._connection.client.remove_container(container, v=True)
 
     def command_line(self, spec: ContainerSpec) -> str:
         """The equal `docker run` line for a shell, to read and to paste. With `spec.terminal` it is interactive."""
@@ -247,41 +240,9 @@ class DockerEngine:
         return [Mount(source=folder / name, target=PurePosixPath("/etc", name)) for name in ("passwd", "group")]
 
     @cached_property
-    def _client(self) -> "APIClient":
-        """A client that speaks a version of the API that both sides know; a ping tells theirs at the least cost."""
-        with self._speaking("connecting"):
-            with self._new_client(OLDEST_API) as probe:
-                answer = probe.get(f"{probe.base_url}/_ping", timeout=PING_S)
-                self._check(answer)
-            if "Api-Version" not in answer.headers:
-                raise EngineError(f"{self.endpoint.address}: what answers there is no Docker engine")
-            self._server = answer.headers.get("Server", "")
-            client = self._new_client(min(answer.headers["Api-Version"], NEWEST_API, key=_version))
-            weakref.finalize(self, client.close)  # the SDK leaves its connections to the garbage collector
-            return client
-
-    def _new_client(self, version: str) -> "APIClient":
-        from docker.api import APIClient
-        from docker.tls import TLSConfig
-
-        folder, tls = self.endpoint.tls, None
-        if folder is not None:
-            tls = TLSConfig(
-                client_cert=(str(folder / "cert.pem"), str(folder / "key.pem")),
-                ca_cert=str(folder / "ca.pem"),
-                verify=self.endpoint.tls_verify,
-            )
-        return APIClient(
-            base_url=self.endpoint.address,
-            version=version,
-            timeout=int(TIMEOUT_S),
-            tls=tls or False,
-        )
-
-    @cached_property
     def _info(self) -> dict[str, Any]:
-        with self._speaking("the engine's facts"):
-            return dict(self._client.info())
+        with self._connection.speaking("the engine's facts"):
+            return dict(self._connection.client.info())
 
     @cached_property
     def _flavour(self) -> Flavour:
@@ -289,112 +250,20 @@ class DockerEngine:
         devices = self._info.get("DiscoveredDevices") or ()
         return Flavour(
             rootless="name=rootless" in options,
-            podman=self._server.startswith("Libpod"),
+            podman=self._connection.server.startswith("Libpod"),
             remapped="name=userns" in options,
             selinux="name=selinux" in options,
             cdi_devices=tuple(device["ID"] for device in devices if device.get("Source") == "cdi"),
         )
-
-    def _output(self, response: "requests.Response", *, framed: bool) -> Iterator[bytes]:
-        """The payloads of Docker's frames: 8 bytes that name stream and length, then the bytes."""
-        read = response.raw.read
-        with self._speaking("its output"):
-            try:
-                while framed and (header := read(FRAME.size)):
-                    payload = read(FRAME.unpack(header)[1]) if len(header) == FRAME.size else b""
-                    if len(header) < FRAME.size or len(payload) < FRAME.unpack(header)[1]:
-                        raise ConnectionResetError(errno.ECONNRESET, "the connection broke off in the middle of a line")
-                    yield payload
-                while not framed and (payload := response.raw.read1(1 << 16)):
-                    yield payload
-            finally:
-                response.close()
-            self._knock()  # an engine that has died ends the output just as a container does
 
     def _with_news_of_memory(self, container: str, exit_: Exit) -> Exit:
         """Look again for a while where the exit smells of a kill for memory that Docker does not know of yet."""
         deadline = time.monotonic() + OOM_NEWS_S
         while exit_.code == 137 and not exit_.out_of_memory and time.monotonic() < deadline:
             time.sleep(0.05)
-            again = _exit_of(self._client.inspect_container(container)["State"])
+            again = _exit_of(self._connection.client.inspect_container(container)["State"])
             exit_ = again or exit_
         return exit_
-
-    def _check(self, response: "requests.Response") -> None:
-        """Raise the SDK's own error for an answer that is one."""
-        import requests
-        from docker.errors import create_api_error_from_http_exception
-
-        try:
-            response.raise_for_status()
-        except requests.HTTPError as error:
-            create_api_error_from_http_exception(error)
-
-    @contextmanager
-    def _speaking(self, what: str) -> Iterator[None]:
-        """Turn every way in which the engine or the connection to it can fail into an EngineError about `what`."""
-        try:
-            self._knock()
-        except OSError as error:
-            raise EngineError(self._why_silent(error)) from None
-        from http.client import HTTPException
-
-        try:
-            from docker.errors import APIError, DockerException
-            from urllib3.exceptions import HTTPError
-        except ImportError:  # outside the host venv `import docker` finds our docker/ folder
-            raise EngineError(
-                "the Docker SDK is not installed in this Python; start with make, or use the host venv"
-            ) from None
-        try:
-            yield
-        except APIError as error:
-            raise EngineError(f"{what}: {_words(error.explanation or str(error))}") from None
-        except (DockerException, HTTPError, OSError, HTTPException, ValueError, struct.error) as error:
-            raise EngineError(self._why_silent(error)) from None
-
-    def _knock(self) -> None:
-        """Connect to the socket and leave again: 0.1 ms, an OSError in plain words, and none of the SDK's connections,
-        which stay open where they fail."""
-        if self.endpoint.socket is not None:
-            with socket.socket(socket.AF_UNIX) as ours:
-                ours.settimeout(PING_S)
-                ours.connect(str(self.endpoint.socket))
-
-    def _why_silent(self, error: Exception) -> str:
-        """Why there was no answer, and what to do."""
-        cause, address = _system_error(error), self.endpoint.address
-        number = None if cause is None else cause.errno
-        if number in (errno.EACCES, errno.EPERM):
-            return f"{address}: permission denied; {_how_to_join(self.endpoint.socket)}"
-        if number in (errno.ECONNREFUSED, errno.ENOENT) and "_client" not in self.__dict__:
-            return (
-                f"{address}: no Docker engine answers there (named by {self.endpoint.named_by}); "
-                "start it, for instance with `sudo systemctl start docker`, or use ENGINE=local"
-            )
-        words = _words(str((cause and cause.strerror) or error))
-        return f"{address}: the engine stopped answering ({words}); see whether it runs: `docker info`"
-
-
-@contextmanager
-def _absent_is_none() -> Iterator[None]:
-    """Pass over "no such container" and "no such image"."""
-    from docker.errors import NotFound
-
-    with suppress(NotFound):
-        yield
-
-
-@contextmanager
-def _ended_is_no_error() -> Iterator[None]:
-    """Pass over what Docker says of a container that is gone or does not run."""
-    from docker.errors import APIError
-
-    try:
-        yield
-    except APIError as error:
-        if error.status_code not in (404, 409):
-            raise
 
 
 def _exit_of(state: dict[str, Any]) -> Exit | None:
@@ -407,7 +276,7 @@ def _exit_of(state: dict[str, Any]) -> Exit | None:
         out_of_memory=bool(state.get("OOMKilled")),
         started=_moment(state.get("StartedAt")),
         finished=_moment(state.get("FinishedAt")),
-        error=_words(state["Error"]) if state.get("Error") else None,
+        error=one_line(state["Error"]) if state.get("Error") else None,
     )
 
 
@@ -419,41 +288,5 @@ def _moment(text: str | None) -> str | None:
     return f"{seconds}.{fraction[:6]:0<6}Z"
 
 
-def _words(text: str) -> str:
-    """The engine's message as one line, without the names of the parts of it that passed it on."""
-    line = " ".join(text.split())
-    line = re.sub(
-        r"^.*(?:unable to start container process|OCI runtime create failed|error during container init): ", "", line
-    )
-    return line.removesuffix(": unknown")
-
-
-def _system_error(error: BaseException) -> OSError | None:
-    """The operating system's error that an error was made of, wherever the layers in between have put it."""
-    seen: list[BaseException] = [error]
-    for one in seen:
-        if isinstance(one, OSError) and one.errno is not None:
-            return one
-        inner = (one.__cause__, one.__context__, getattr(one, "reason", None), *one.args)
-        seen += [other for other in inner if isinstance(other, BaseException) and other not in seen]
-    return None
-
-
-def _how_to_join(socket: Path | None) -> str:
-    """The next step for somebody whom the socket refuses."""
-    import getpass
-    import grp
-
-    group = "docker"
-    with suppress(OSError, KeyError):
-        if socket is not None and (gid := socket.stat().st_gid) != 0:
-            group = grp.getgrgid(gid).gr_name
-    return f"join its group (`sudo usermod -aG {group} {getpass.getuser()}`, then log in again), or use ENGINE=local"
-
-
 def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))

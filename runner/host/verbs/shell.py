@@ -5,8 +5,9 @@ import secrets
 import shlex
 import socket
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from runner.contract import layout
 from runner.contract.errors import RunnerError
@@ -26,6 +27,9 @@ NOTEBOOK_PORT = 8888
 RUNS = layout.RUN_DIR.parent / "checkpoints"
 """Where all runs are seen inside; `load_run` finds them there."""
 NO_LIMITS = {"memory_gib": None, "cpus": None, "shm_gib": None, "tmp_gib": None, "grace_s": 10.0}
+_PARTS = (*layout.DATASET_PARTS, layout.TOY)
+_LINKS = ("*", *(f"*/{part}" for part in _PARTS), *(f"*/{layout.TOY}/{part}" for part in layout.DATASET_PARTS))
+"""What may be a link to another disk, below the root of the data sets."""
 PROMPT = "\\[\\e[1m\\]{project}\\[\\e[0m\\]:\\w\\$ "
 
 
@@ -144,7 +148,16 @@ def shell_mounts(house: House) -> tuple[Mount, ...]:
     ):
         if source.is_dir():
             mounts.append(Mount(source=Path(os.path.realpath(source)), target=target))
-    return tuple(mounts)
+    return (*mounts, *_where_links_lead(house.datasets, layout.DATASETS_DIR))
+
+
+def _where_links_lead(root: Path, target: PurePosixPath) -> Iterator[Mount]:
+    """The folders outside `root` that a data set or a part of one is a link to. A container, which sees `root` as `target`,
+    follows the text of a link; so each is mounted where that leads. (A launch mounts every part by itself.)"""
+    for link in sorted(path for name in _LINKS for path in root.glob(name) if path.is_symlink()):
+        leads_to = PurePosixPath(os.path.normpath(target / link.parent.relative_to(root) / os.readlink(link)))
+        if link.is_dir() and not leads_to.is_relative_to(target):
+            yield Mount(source=Path(os.path.realpath(link)), target=leads_to)
 
 
 def shell_environment(project: str) -> dict[str, str]:
