@@ -97,11 +97,11 @@ def main() -> None:
         for _ in range(rounds):
             for name, command in contestants.items():
                 times[name].append(seconds(lambda command=command: run(command)))
-        base = statistics.median(times["docker run --rm"])
+        base = times["docker run --rm"]
         print("| contestant | median s | min s | ratio |\n| --- | --- | --- | --- |")
         for name, values in times.items():
-            median = statistics.median(values)
-            print(f"| {name} | {median:.3f} | {min(values):.3f} | {median / base:.2f} |")
+            ratio = statistics.median(value / least for value, least in zip(values, base, strict=True))
+            print(f"| {name} | {statistics.median(values):.3f} | {min(values):.3f} | {ratio:.2f} |")
         print("\n| stage of one launch | ms |\n| --- | --- |")
         samples = [run([sys.executable, "-c", STAGES]).stderr.splitlines() for _ in range(5)]
         for lines in zip(*samples, strict=True):

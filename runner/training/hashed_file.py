@@ -63,7 +63,7 @@ class HashedFile:
         """Write the rest and sync the file; its sha256.
 
         Raises:
-            OSError: as `write`.
+            OSError: it could not be written.
         """
         self._write_as_any_file()
         self._empty()
@@ -74,8 +74,8 @@ class HashedFile:
         """Close the file, whatever happened before."""
         if self._beside is not None:
             self._beside.shutdown()
-        os.close(self._descriptor)
         self._buffer.close()
+        os.close(self._descriptor)
 
     def _append(self, view: memoryview) -> None:
         while view:

@@ -38,7 +38,8 @@ class Update:
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add this loss to the gradients."""
-        torch.autograd.backward(loss if self.scaler is None else self.scaler.scale(loss))
+        scaled: Any = loss if self.scaler is None else self.scaler.scale(loss)
+        scaled.backward()
 
     @torch.no_grad()
     def scale_gradients(self, factor: float) -> None:
@@ -83,12 +84,16 @@ def clear_gradients(optimiser: Any) -> None:
 
 def take_step(optimiser: Any) -> None:
     """What `optimiser.step()` does, without what torch wraps around it: a line in the profiler and the calling of hooks,
-    20 us of a small step. Where a hook is registered, a profiler runs in this thread, or anything but torch's wrapper is
-    around the step, the whole call is made."""
-    known, step = _known(), getattr(optimiser.step, "__func__", None)
+    20 us of a small step. Where a hook is registered, a profiler runs in this thread, or anything but torch's wrapper and a
+    scheduler's is around the step, the whole call is made."""
+    known, outer = _known(), optimiser.step
+    scheduled = getattr(outer, "_wrapped_by_lr_sched", False)  # a scheduler warns where no step came before its own
+    step = getattr(outer, "__wrapped__" if scheduled else "__func__", None)
     if known is None or getattr(step, "__code__", None) is not known.wrapper or _is_heard(optimiser, known):
         optimiser.step()
     else:
+        if scheduled:
+            optimiser._opt_called = True
         step.__wrapped__(optimiser)  # type: ignore[union-attr]
 
 

@@ -97,10 +97,12 @@ def test_a_shell_sees_data_that_lies_on_another_disk(docker_house: TestHouse) ->
     (datasets / "birds/toy/raw").symlink_to("../../../disk/toy raw")
     (datasets / "birds/lists").symlink_to("toy")
     (datasets / "cats").symlink_to(disk / "cats")
+    (datasets / "more cats").symlink_to(disk / "cats")
+    (disk / "cats/raw").symlink_to("../toy raw")
     (datasets / "gone").symlink_to(disk / "gone")
-    read = "cd /datasets; cat birds/raw/file birds/toy/raw/file birds/lists/raw/file cats/file; touch birds/raw/new"
+    read = "cd /datasets; cat birds/raw/file birds/toy/raw/file birds/lists/raw/file cats/file cats/raw/file; touch birds/raw/new"
     seen = in_a_shell(docker_house, read)
-    assert seen.stdout == "birds/rawtoy rawtoy rawcats" and "Read-only file system" in seen.stderr
+    assert seen.stdout == "birds/rawtoy rawtoy rawcatstoy raw" and "Read-only file system" in seen.stderr
 
 
 def in_a_shell(house: TestHouse, script: str) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,6 @@
 """Checkpoints are complete or absent: damaged ones are named, nothing valid is ever lost."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -68,18 +69,29 @@ def test_a_file_holds_what_was_written_and_knows_its_hash(tmp_path: Path, sizes:
     pieces = [os.urandom(size) for size in sizes]
     file = HashedFile(tmp_path / "file")
     assert [file.write(piece) for piece in pieces] == sizes
-    assert fcntl.fcntl(file._descriptor, fcntl.F_GETFL) & os.O_DIRECT
+    assert not _takes_direct(tmp_path) or fcntl.fcntl(file._descriptor, fcntl.F_GETFL) & os.O_DIRECT
     digest = file.finish()
     file.close()
     content = (tmp_path / "file").read_bytes()
     assert content == b"".join(pieces) and digest == hashlib.sha256(content).hexdigest()
 
 
+def _takes_direct(folder: Path) -> bool:
+    try:
+        os.close(os.open(folder / "trial", os.O_WRONLY | os.O_CREAT | os.O_DIRECT))
+    except OSError:
+        return False
+    return True
+
+
 def test_a_write_that_is_not_allowed_past_the_page_cache_is_made_through_it(tmp_path: Path) -> None:
     file, piece = HashedFile(tmp_path / "file"), os.urandom(5 << 20)
     os.lseek(file._descriptor, 1, os.SEEK_SET)  # as after a part of a page
-    with pytest.raises(OSError, match="Invalid argument"):
+    try:
         os.write(file._descriptor, mmap.mmap(-1, 4096))
+        pytest.skip("this file system takes any write")
+    except OSError as error:
+        assert error.errno == errno.EINVAL
     file.write(piece)
     assert not fcntl.fcntl(file._descriptor, fcntl.F_GETFL) & os.O_DIRECT
     assert file.finish() == hashlib.sha256(piece).hexdigest()

@@ -121,6 +121,24 @@ def test_a_step_of_the_optimisers_own_is_made(tmp_path: Path) -> None:
         assert trainer.optimiser.n_steps == trainer.progress.step
 
 
+def test_a_schedulers_count_of_steps_is_kept(tmp_path: Path) -> None:
+    class Scheduled(TinyTrainer):
+        def create_scheduler(self) -> None:
+            self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimiser, 3)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch warns of a scheduler's step before any of the optimiser's
+        trainer = trained(tmp_path, Scheduled, n_iterations=8)
+
+    class Heard(Scheduled):
+        def create_optimiser(self) -> None:
+            super().create_optimiser()
+            self.optimiser.register_step_pre_hook(lambda *_: None)
+
+    assert trainer.optimiser._opt_called
+    assert torch.equal(weights(trainer), weights(trained(tmp_path, Heard, n_iterations=8)))
+
+
 class Own(TinyTrainer):
     """Makes its steps itself, as one with two optimisers would; it is the same step."""
 

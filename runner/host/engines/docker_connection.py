@@ -1,7 +1,7 @@
-"""The connection to a Docker engine, through its SDK. The only module that imports it: its names and its errors end here.
+"""The connection to a Docker engine, through its SDK. The only module that imports it: its errors end here.
 
-The SDK costs 0.1 s to import, so that is done on first use. `speaking` turns every failure into one line that says what
-did not answer, why, and what to do.
+The SDK costs 0.1 s to import, so that is done on first use. `speaking` turns every failure into one line: what the engine
+refused and why, or that it does not answer and what to do.
 """
 
 import errno

@@ -131,8 +131,9 @@ class DockerEngine:
     def attach(self, container: str) -> Iterator[bytes]:
         """Its output, both streams as one, from now until it ends. Attach before `start` to miss nothing."""
         with self._connection.speaking(f"container {container[:12]}: its output"):
-            response = self._connection.client.post(
-                f"{self._connection.client.base_url}/v{self._connection.client.api_version}/containers/{container}/attach",
+            client = self._connection.client
+            response = client.post(
+                f"{client.base_url}/v{client.api_version}/containers/{container}/attach",
                 params={"stream": 1, "stdout": 1, "stderr": 1},
                 stream=True,
                 timeout=(TIMEOUT_S, None),

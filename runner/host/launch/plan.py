@@ -84,13 +84,14 @@ class Facts:
     environment: "Environment"
     data: "SeenData"
     mounts: tuple[Mount, ...]
-    """Besides `data`: models, folders of resources.mounts; the run, for an evaluation; all that a stage works on."""
+    """Besides `data`: models, folders of resources.mounts, in dev what shields the records; the run, for an evaluation; all
+    that a stage works on."""
     here: "Here"
     variables: Mapping[str, str] = field(default_factory=dict)
     """Further variables of this kind of launch."""
     network: bool = False
     inputs: Mapping[str, Path | bytes] = field(default_factory=dict)
-    """What to keep in inputs/, by its name there: bytes, or a file of the cache that never changes and may be linked."""
+    """All that is kept in inputs/, by its name there: bytes, or a file of the cache that never changes and may be linked."""
     not_reproducible: tuple[str, ...] = ()
     """Reasons beyond those that the plan sees itself."""
     parent: str | None = None

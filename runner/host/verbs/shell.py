@@ -5,7 +5,6 @@ import secrets
 import shlex
 import socket
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -94,12 +93,15 @@ def development_spec(
     environment = environments.environment_of(
         house, engine, project, gather.base_of(project, chosen), "dev", say, dry_run=dry_run
     )
+    linked = (
+        linked_mounts(house.datasets, layout.DATASETS_DIR) if engine.kind == "docker" else ()
+    )  # else they lead there
     return ContainerSpec(
         name=f"shell-{project.name}-{secrets.token_hex(3)}",
         image=environment.reference,
         argv=(),
         workdir=layout.WORKSPACE,
-        mounts=shell_mounts(house),
+        mounts=(*shell_mounts(house), *linked),
         environment=shell_environment(project.name),
         labels={"runner.kind": "shell", "runner.project": project.name, "runner.root": str(house.checkpoints)},
         user=caller.user,
@@ -148,16 +150,26 @@ def shell_mounts(house: House) -> tuple[Mount, ...]:
     ):
         if source.is_dir():
             mounts.append(Mount(source=Path(os.path.realpath(source)), target=target))
-    return (*mounts, *_where_links_lead(house.datasets, layout.DATASETS_DIR))
+    return tuple(mounts)
 
 
-def _where_links_lead(root: Path, target: PurePosixPath) -> Iterator[Mount]:
+def linked_mounts(root: Path, target: PurePosixPath) -> tuple[Mount, ...]:
     """The folders outside `root` that a data set or a part of one is a link to. A container, which sees `root` as `target`,
     follows the text of a link; so each is mounted where that leads. (A launch mounts every part by itself.)"""
-    for link in sorted(path for name in _LINKS for path in root.glob(name) if path.is_symlink()):
-        leads_to = PurePosixPath(os.path.normpath(target / link.parent.relative_to(root) / os.readlink(link)))
-        if link.is_dir() and not leads_to.is_relative_to(target):
-            yield Mount(source=Path(os.path.realpath(link)), target=leads_to)
+
+    def seen_as(path: Path) -> PurePosixPath:
+        if path == root:
+            return target
+        parent = seen_as(path.parent)
+        return PurePosixPath(os.path.normpath(parent / (os.readlink(path) if path.is_symlink() else path.name)))
+
+    links = sorted(path for name in _LINKS for path in root.glob(name) if path.is_symlink())
+    found = {seen_as(link): Path(os.path.realpath(link)) for link in links if os.path.isdir(link)}
+    return tuple(
+        Mount(source=source, target=leads_to)
+        for leads_to, source in found.items()
+        if not leads_to.is_relative_to(target) and leads_to not in target.parents
+    )
 
 
 def shell_environment(project: str) -> dict[str, str]:

@@ -14,12 +14,8 @@ from torch.utils.data import (
     default_collate,
     get_worker_info,
 )
-from torch.utils.data._utils.collate import default_collate_fn_map
 
 from runner.contract.errors import RunnerError
-
-_told = default_collate_fn_map
-_told_by_torch = dict(_told)
 
 Batch = Any
 """What the data set makes of its examples; usually a dict of tensors, batch dimension first."""
@@ -81,12 +77,21 @@ def _rows(array: Any, indices: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.take(array, indices.numpy(), axis=0))
 
 
+def quick_collate() -> Callable[[Any], Batch]:
+    """`stacked`, or default_collate where somebody has told that how to collate (`default_collate_fn_map`)."""
+    try:
+        from torch.utils.data._utils.collate import default_collate_fn_map
+    except ImportError:
+        return default_collate
+    known = {function.__module__ for function in default_collate_fn_map.values()}
+    return stacked if known == {default_collate.__module__} else default_collate
+
+
 def stacked(examples: Sequence[Any]) -> Batch:
     """What default_collate makes of dicts or tuples of tensors, without its search for what they are: 12 of 200 us of a
-    small step. Everything else, and everything in a worker (it stacks into shared memory there), is left to it; so is all
-    of it once somebody has told it how to collate these (`default_collate_fn_map`)."""
+    small step. Everything else, and everything in a worker (it stacks into shared memory there), is left to it."""
     first = examples[0]
-    if get_worker_info() is None and _told == _told_by_torch:
+    if get_worker_info() is None:
         if type(first) is dict:
             return {name: _column([example[name] for example in examples]) for name in first}
         if type(first) is tuple and all(len(example) == len(first) for example in examples):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from runner.contract.errors import RunnerError
 from runner.training.aside import Aside
-from runner.training.data.batches import Batch, BatchLoader, Fetched, stacked
+from runner.training.data.batches import Batch, BatchLoader, Fetched, quick_collate
 from runner.training.data.streams import StreamFeed, is_stream
 from runner.training.order import Order, Request, Shard, order_of
 from runner.training.seeding import seed_generators
@@ -223,7 +223,7 @@ def make_feed(
         )
     single = loader.batch_sampler is None
     whole = (has_whole and how != "samples" and not single) or isinstance(loader, BatchLoader)
-    collate = stacked if loader.collate_fn is default_collate else loader.collate_fn
+    collate = quick_collate() if loader.collate_fn is default_collate else loader.collate_fn
     reader = Reader(dataset, collate, whole, single)
     order = order_of(loader, seed=seed, shard=shard)
     if order.n_batches(0) == 0:
