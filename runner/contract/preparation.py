@@ -11,7 +11,7 @@ A stage's folder appears by one rename, so it is complete or absent. Its marker 
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -39,6 +39,9 @@ NEEDS_RAW = (LISTS, LMDB)
 LINT, EXPLORE = "lint", "explore"
 LOOKS = (LINT, EXPLORE)
 """What prepare.py can do besides: it looks at the data, and changes nothing."""
+
+ListFiles = Callable[[Path], list[tuple[str, int, int]]]
+"""`files_below`, or what stands for it."""
 
 DATASET_VARIABLE = "DATASET_DIR"
 """Names the data set's writable folder in a prepare launch."""
@@ -127,32 +130,39 @@ def read_marker(path: Path) -> Marker | None:
         raise RunnerError(f"{path}: lacks {missing}; remove it to have the stage checked") from None
 
 
-def stage_inputs(stage: str, recipe: str, root: Path, raw: Path) -> str:
+def stage_inputs(stage: str, recipe: str, root: Path, raw: Path, list_files: ListFiles | None = None) -> str:
     """The hash of what `stage` is made from: its `recipe` (see DatasetInfo), and the folders it reads, by the names, sizes
-    and mtimes of their files. `raw` may lie elsewhere.
+    and mtimes of their files. `raw` may lie elsewhere. Whoever asks about several stages gives a `list_files` that remembers.
 
     Raw itself has one hash for all: once there it is never made again.
     """
     if stage == RAW:
         return sha256_of({"stage": stage})
     read = {part: raw if part == RAW else root / part for part in MADE_FROM[stage]}
-    listings = {part: [[*entry] for entry in _listing(folder)] for part, folder in read.items()}
+    found = list_files or files_below
+    listings = {part: [[*entry] for entry in found(folder)] for part, folder in read.items()}
     return sha256_of({"stage": stage, "recipe": recipe, **listings})
 
 
-def listing_key(folder: Path) -> str:
+def listing_key(folder: Path, list_files: ListFiles | None = None) -> str:
     """The hash of the names, sizes and mtimes of the files below `folder`: another one after any ordinary change."""
-    return sha256_of([[*entry] for entry in _listing(folder)])
+    return sha256_of([[*entry] for entry in (list_files or files_below)(folder)])
 
 
 def count(folder: Path) -> tuple[int, int]:
     """The number of files below `folder`, and their bytes."""
-    sizes = [size for _, size, _ in _listing(folder)]
+    sizes = [size for _, size, _ in files_below(folder)]
     return len(sizes), sum(sizes)
 
 
-def _listing(folder: Path) -> list[tuple[str, int, int]]:
+def files_below(folder: Path) -> list[tuple[str, int, int]]:
+    """Every file's path below `folder`, its size and mtime_ns, sorted.
+
+    Raises:
+        RunnerError: a file that cannot be asked, such as a symlink that leads nowhere.
+    """
     found = []
+    skip = len(os.fspath(folder)) + 1
     for parent, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(parent, name)
@@ -161,5 +171,5 @@ def _listing(folder: Path) -> list[tuple[str, int, int]]:
             except OSError as error:
                 why = "a symlink that leads nowhere" if os.path.islink(path) else os.strerror(error.errno or 0)
                 raise RunnerError(f"{shown_path(os.fsencode(path))}: {why}; mend it or take it away") from None
-            found.append((os.path.relpath(path, folder), status.st_size, status.st_mtime_ns))
+            found.append((path[skip:], status.st_size, status.st_mtime_ns))
     return sorted(found)

@@ -27,6 +27,7 @@ from runner.contract.preparation import (
     RAW_VARIABLE,
     SOURCE_TARGET,
     SOURCE_VARIABLE,
+    ListFiles,
     StagePaths,
     dataset_target,
     listing_key,
@@ -139,10 +140,10 @@ def is_missing(info: DatasetInfo, datasets_root: Path, variant: str) -> bool:
     return False
 
 
-def is_complete(info: DatasetInfo, datasets_root: Path, stage: str) -> bool:
+def is_complete(info: DatasetInfo, datasets_root: Path, stage: str, list_files: ListFiles | None = None) -> bool:
     """Whether `stage` is there and made from what is there now, so that a prepare launch would do nothing.
 
-    A raw/ that is a symlink was put there by hand and counts as complete.
+    A raw/ that is a symlink was put there by hand and counts as complete. `list_files` as for `stage_inputs`.
     """
     paths = StagePaths(datasets_root / info.name, _known_stage(info, stage))
     if stage == RAW and paths.folder.is_symlink():
@@ -151,9 +152,9 @@ def is_complete(info: DatasetInfo, datasets_root: Path, stage: str) -> bool:
         return False
     marker = read_marker(paths.marker)
     raw = StagePaths(paths.root, RAW).folder
-    if marker is None or marker.inputs != stage_inputs(stage, info.recipe, paths.root, raw):
+    if marker is None or marker.inputs != stage_inputs(stage, info.recipe, paths.root, raw, list_files):
         return False
-    return stage == RAW or marker.made == listing_key(paths.folder)
+    return stage == RAW or marker.made == listing_key(paths.folder, list_files)
 
 
 def data_record(resolved: ResolvedDataset, cache: Path | None = None, full: bool = False) -> DataRecord:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.contract.dataset_file import DatasetInfo, load_dataset
 from runner.contract.jsonio import sha256_of
 from runner.contract.layout import DATASET_PARTS, TOY
-from runner.contract.preparation import LISTS, LMDB
+from runner.contract.preparation import LISTS, LMDB, files_below
 from runner.contract.records import DataRecord
 from runner.host.data import datasets
 from runner.host.engines.engine import Engine, Mount
@@ -73,10 +74,11 @@ def without_stale(
 ) -> datasets.ResolvedDataset:
     """What was made from other data than is there now must not be read in its place: such an lmdb is left out, and of such
     lists it is said. The toy set is made anew by the launch itself."""
+    list_files = cache(files_below)  # lists and lmdb are both made from raw, which may be a million files
     stale = [
         part
         for part in (LISTS, LMDB)
-        if part in found.parts and found.variant != TOY and not datasets.is_complete(info, root, part)
+        if part in found.parts and found.variant != TOY and not datasets.is_complete(info, root, part, list_files)
     ]
     for part in stale:
         what = "left out" if part == LMDB else "used as it is"
