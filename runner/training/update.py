@@ -74,7 +74,7 @@ class Update:
 def clear_gradients(optimiser: Any) -> None:
     """What `optimiser.zero_grad()` does, without its line in the profiler: 10 us of a small step."""
     known = _known()
-    if known is None or getattr(optimiser.zero_grad, "__func__", None) is not known.zero_grad or known.profiling():
+    if known is None or getattr(optimiser.zero_grad, "__func__", None) is not Optimizer.zero_grad or known.profiling():
         optimiser.zero_grad()
         return
     for group in optimiser.param_groups:
@@ -100,7 +100,6 @@ def take_step(optimiser: Any) -> None:
 class _Known(NamedTuple):
     """What must be known of torch's inside to leave some of it out."""
 
-    zero_grad: Any
     wrapper: CodeType
     """What is put around the step of every optimiser."""
     hooks: tuple[dict[int, Any], ...]
@@ -119,7 +118,7 @@ def _known() -> _Known | None:
     try:
         wrapped: Any = Optimizer.profile_hook_step(Optimizer.step)
         hooks: Any = optimizer._global_optimizer_pre_hooks, optimizer._global_optimizer_post_hooks
-        return _Known(Optimizer.zero_grad, wrapped.__code__, hooks, torch._C._autograd._profiler_enabled)
+        return _Known(wrapped.__code__, hooks, torch._C._autograd._profiler_enabled)
     except AttributeError:
         return None
 

@@ -93,9 +93,8 @@ def development_spec(
     environment = environments.environment_of(
         house, engine, project, gather.base_of(project, chosen), "dev", say, dry_run=dry_run
     )
-    linked = (
-        linked_mounts(house.datasets, layout.DATASETS_DIR) if engine.kind == "docker" else ()
-    )  # else they lead there
+    # below the local engine's view a link leads where it leads on the host
+    linked = linked_mounts(house.datasets, layout.DATASETS_DIR) if engine.kind == "docker" else ()
     return ContainerSpec(
         name=f"shell-{project.name}-{secrets.token_hex(3)}",
         image=environment.reference,
